@@ -1,0 +1,1 @@
+//! The benchmarks: each returns cells of `results` and prints nothing.

@@ -1,0 +1,56 @@
+//! How a model is trained; equal for all models of a comparison.
+
+use serde::{Deserialize, Serialize};
+
+/// How long training goes: tokens and steps, never seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// Optimiser steps.
+    Steps(u64),
+    /// Passes over the training text, turned into steps once at the longest sequence length.
+    NumEpochs(u64),
+}
+
+/// Hyper-parameters of AdamW and its schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Steps or epochs.
+    pub budget: Budget,
+    /// Sequences a step.
+    pub batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// `AdamW` decay rates of the first and second moment.
+    pub betas: [f64; 2],
+    /// `AdamW` epsilon.
+    pub epsilon: f64,
+    /// Weight decay; on matrices only.
+    pub weight_decay: f64,
+    /// Warm-up steps at most; 10 % of the run at most.
+    pub warmup_steps: u64,
+    /// Gradients are scaled down to this norm, taken over all parameters at once.
+    pub gradient_clip_norm: f64,
+    /// A checkpoint is written at the first step end after this many seconds.
+    pub checkpoint_every_seconds: f64,
+    /// Rows of logits that exist at once in the loss; part of the config so that a resumed run takes the same.
+    pub loss_chunk_tokens: usize,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            budget: Budget::NumEpochs(3),
+            batch_size: 8,
+            learning_rate: 1e-3,
+            betas: [0.9, 0.95],
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            warmup_steps: 100,
+            gradient_clip_norm: 1.0,
+            checkpoint_every_seconds: 60.0,
+            loss_chunk_tokens: 512,
+        }
+    }
+}

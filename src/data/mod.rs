@@ -1,0 +1,1 @@
+//! Datasets, tokenizers, token cache, windows and seeded batches.

@@ -1,0 +1,132 @@
+//! The one error type: variants carry data, messages say what to do.
+
+use std::path::PathBuf;
+
+/// Result of everything that can fail in bkbench.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong. [`Error::exit_code`] tells bad input (2) from a broken run (1).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // ---- bad input: found before any long work starts ----
+    /// A flag, file or value the user gave cannot be used.
+    #[error("{what}: {problem}; {advice}")]
+    BadInput {
+        /// The flag, file or key, as the user wrote it.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What the user can do.
+        advice: String,
+    },
+    /// A configuration with one or more problems, all of them listed.
+    #[error("the configuration has {} problem(s):\n  {}", problems.len(), problems.join("\n  "))]
+    Config {
+        /// One line per problem.
+        problems: Vec<String>,
+    },
+    /// A name that is not registered.
+    #[error("unknown {kind} '{name}'; known: {}", known.join(", "))]
+    UnknownName {
+        /// What kind of thing was looked up ("model", "preset", ...).
+        kind: &'static str,
+        /// The name given.
+        name: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+    /// A documented flag or value whose feature this version does not have yet.
+    #[error("{what} is not available yet; leave it out")]
+    NotAvailableYet {
+        /// The flag or value.
+        what: String,
+    },
+    /// A tensor of the wrong shape was handed to a public operation.
+    #[error("{op}: {arg} must have shape {expected}, got {got:?}")]
+    Shape {
+        /// Operation.
+        op: &'static str,
+        /// Argument.
+        arg: &'static str,
+        /// Expected shape, in words or numbers.
+        expected: String,
+        /// The shape given.
+        got: Vec<usize>,
+    },
+    /// A value outside the domain of an operation, with the first offending index.
+    #[error("{op}: {arg} must be {requirement}, but element {index:?} is {value}")]
+    Domain {
+        /// Operation.
+        op: &'static str,
+        /// Argument.
+        arg: &'static str,
+        /// What is required.
+        requirement: &'static str,
+        /// Index of the first offender, in the argument's own axes.
+        index: Vec<usize>,
+        /// Its value.
+        value: f64,
+    },
+
+    // ---- the run broke ----
+    /// A file operation failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was attempted ("read", "write", "create", ...).
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The device failed, or a value could not be read back from it.
+    #[error("device failure while {doing}: {reason}")]
+    Device {
+        /// What was being done.
+        doing: String,
+        /// What the backend said.
+        reason: String,
+    },
+    /// A kernel that does not parse, validate, specialise or translate.
+    #[error("kernel {kernel}: {reason}")]
+    Shader {
+        /// Catalog name.
+        kernel: String,
+        /// The report.
+        reason: String,
+    },
+    /// A check that the command exists to make did not pass.
+    #[error("{0}")]
+    CheckFailed(String),
+}
+
+impl Error {
+    /// Exit code of the process: 2 for bad input, 1 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::BadInput { .. }
+            | Self::Config { .. }
+            | Self::UnknownName { .. }
+            | Self::NotAvailableYet { .. }
+            | Self::Shape { .. }
+            | Self::Domain { .. } => 2,
+            Self::Io { .. } | Self::Device { .. } | Self::Shader { .. } | Self::CheckFailed(_) => 1,
+        }
+    }
+
+    /// A [`Error::BadInput`] from anything that prints.
+    pub fn bad_input(
+        what: impl Into<String>,
+        problem: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self::BadInput { what: what.into(), problem: problem.into(), advice: advice.into() }
+    }
+
+    /// Wraps an I/O error with the action and the path.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+}

@@ -1,0 +1,1 @@
+//! The language models; only the block differs.

@@ -1,0 +1,15 @@
+//! Custom differentiable operations: WGSL on wgpu devices, the same algorithm on the CPU backend.
+//!
+//! One folder an operation: `mod.rs` (public functions), `wgsl.rs` (launches), `cpu.rs` (plain slices,
+//! `f32` and `f64`), `autodiff.rs` (the burn plug). Layout everywhere `[batch, seq, channel]`.
+//! A sequence operation has two entries: `infer(.., h0) -> (y, h_last)` without a graph, and
+//! `train(.., h0, d_h_last) -> y`, whose backward takes the cotangent of the final state and yields that
+//! of the initial one.
+
+pub mod causal_conv;
+pub mod embedding;
+mod flex;
+mod launch;
+pub mod linear_cross_entropy;
+pub mod resolvent_diag;
+pub mod selective_scan;

@@ -1,0 +1,1 @@
+//! resolvent_diag

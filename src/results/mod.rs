@@ -1,0 +1,1 @@
+//! The versioned record of a run: provenance, cells, atomic files, guide-shaped export.

@@ -1,0 +1,100 @@
+//! The WGSL kernels as a library that needs no adapter: the catalog, and the specialisation of a file
+//! into the text that is compiled.
+//!
+//! A kernel file is valid WGSL as it lies on disk. Two things are done to its text: a line
+//! `const NAME: u32 = 64u; // @spec` takes its value from a [`Spec`], and a line `// #import name` is
+//! replaced by `shaders/shared/name.wgsl`. An unknown name in either is an error, never a warning.
+
+pub mod catalog;
+
+use crate::{Error, Result};
+
+/// A kernel of the catalog: one file with one entry point `main`.
+#[derive(Debug)]
+pub struct Kernel {
+    /// File name without `.wgsl`: `<op>_<fwd|bwd>[_<stage>]`.
+    pub name: &'static str,
+    /// Text of the file.
+    pub source: &'static str,
+    /// How many storage buffers, in binding order, are only read; the rest are written.
+    pub n_inputs: usize,
+    /// How many storage buffers are written. The uniform `params` is the binding after them.
+    pub n_outputs: usize,
+}
+
+/// Values for the `@spec` constants of a kernel. Part of the pipeline's cache key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Spec(Vec<(&'static str, Value)>);
+
+/// Value of a specialised constant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// A `u32` constant.
+    U32(u32),
+    /// A `bool` constant.
+    Bool(bool),
+}
+
+impl Spec {
+    /// No constant specialised: the values in the file stand.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets a `u32` constant.
+    #[must_use]
+    pub fn u32(mut self, name: &'static str, value: u32) -> Self {
+        self.0.push((name, Value::U32(value)));
+        self
+    }
+
+    /// Sets a `bool` constant.
+    #[must_use]
+    pub fn bool(mut self, name: &'static str, value: bool) -> Self {
+        self.0.push((name, Value::Bool(value)));
+        self
+    }
+}
+
+impl Kernel {
+    /// The text that is compiled: imports resolved, `@spec` constants replaced.
+    ///
+    /// # Errors
+    /// [`Error::Shader`] for an import or a constant that the file does not have.
+    pub fn specialise(&self, spec: &Spec) -> Result<String> {
+        let fail = |reason: String| Error::Shader { kernel: self.name.into(), reason };
+        let mut text = String::with_capacity(self.source.len() * 2);
+        let mut replaced = 0;
+        for line in self.source.lines() {
+            if let Some(name) = line.strip_prefix("// #import ") {
+                let (_, shared) = catalog::SHARED
+                    .iter()
+                    .find(|(known, _)| *known == name.trim())
+                    .ok_or_else(|| fail(format!("unknown import '{name}'")))?;
+                text.push_str(shared);
+            } else if let Some((declared, value)) = spec_line(line)
+                .and_then(|name| spec.0.iter().find(|(known, _)| *known == name))
+            {
+                replaced += 1;
+                match value {
+                    Value::U32(v) => text.push_str(&format!("const {declared}: u32 = {v}u;")),
+                    Value::Bool(v) => text.push_str(&format!("const {declared}: bool = {v};")),
+                }
+            } else {
+                text.push_str(line);
+            }
+            text.push('\n');
+        }
+        if replaced == spec.0.len() {
+            Ok(text)
+        } else {
+            Err(fail(format!("{spec:?} names a constant without a '// @spec' line")))
+        }
+    }
+}
+
+/// The constant's name when `line` declares one for specialisation.
+fn spec_line(line: &str) -> Option<&str> {
+    let declaration = line.trim_end().strip_suffix("// @spec")?;
+    Some(declaration.strip_prefix("const ")?.split_once(':')?.0.trim())
+}

@@ -1,0 +1,55 @@
+//! Typed quantities and how they are printed.
+
+use std::fmt;
+
+/// A number of bytes; prints with binary prefixes ("1.50 MiB").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut value = self.0 as f64;
+        let mut unit = "B";
+        for next in ["KiB", "MiB", "GiB", "TiB"] {
+            if value < 1024.0 {
+                break;
+            }
+            value /= 1024.0;
+            unit = next;
+        }
+        if unit == "B" { write!(f, "{} B", self.0) } else { write!(f, "{value:.2} {unit}") }
+    }
+}
+
+/// A duration in seconds; prints as "850 ms", "12.3 s", "4 min 05 s", "2 h 03 min".
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, serde::Serialize, serde::Deserialize)]
+pub struct Seconds(pub f64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = self.0;
+        if s < 1.0 {
+            write!(f, "{:.0} ms", s * 1e3)
+        } else if s < 60.0 {
+            write!(f, "{s:.1} s")
+        } else if s < 3600.0 {
+            write!(f, "{:.0} min {:02.0} s", (s / 60.0).floor(), (s % 60.0).floor())
+        } else {
+            write!(f, "{:.0} h {:02.0} min", (s / 3600.0).floor(), (s % 3600.0 / 60.0).floor())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_print_with_their_units() {
+        assert_eq!(Bytes(512).to_string(), "512 B");
+        assert_eq!(Bytes(3 << 19).to_string(), "1.50 MiB");
+        assert_eq!(Seconds(0.85).to_string(), "850 ms");
+        assert_eq!(Seconds(245.0).to_string(), "4 min 05 s");
+        assert_eq!(Seconds(7380.0).to_string(), "2 h 03 min");
+    }
+}

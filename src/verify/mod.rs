@@ -1,0 +1,1 @@
+//! Every kernel against golden vectors and the oracle on the chosen device.
