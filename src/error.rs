@@ -121,12 +121,23 @@ impl Error {
         problem: impl Into<String>,
         advice: impl Into<String>,
     ) -> Self {
-        Self::BadInput { what: what.into(), problem: problem.into(), advice: advice.into() }
+        Self::BadInput {
+            what: what.into(),
+            problem: problem.into(),
+            advice: advice.into(),
+        }
     }
 
     /// Wraps an I/O error with the action and the path.
-    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub fn io(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
     }
 }

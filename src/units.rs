@@ -3,7 +3,9 @@
 use std::fmt;
 
 /// A number of bytes; prints with binary prefixes ("1.50 MiB").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
@@ -17,7 +19,11 @@ impl fmt::Display for Bytes {
             value /= 1024.0;
             unit = next;
         }
-        if unit == "B" { write!(f, "{} B", self.0) } else { write!(f, "{value:.2} {unit}") }
+        if unit == "B" {
+            write!(f, "{} B", self.0)
+        } else {
+            write!(f, "{value:.2} {unit}")
+        }
     }
 }
 
@@ -33,9 +39,19 @@ impl fmt::Display for Seconds {
         } else if s < 60.0 {
             write!(f, "{s:.1} s")
         } else if s < 3600.0 {
-            write!(f, "{:.0} min {:02.0} s", (s / 60.0).floor(), (s % 60.0).floor())
+            write!(
+                f,
+                "{:.0} min {:02.0} s",
+                (s / 60.0).floor(),
+                (s % 60.0).floor()
+            )
         } else {
-            write!(f, "{:.0} h {:02.0} min", (s / 3600.0).floor(), (s % 3600.0 / 60.0).floor())
+            write!(
+                f,
+                "{:.0} h {:02.0} min",
+                (s / 3600.0).floor(),
+                (s % 3600.0 / 60.0).floor()
+            )
         }
     }
 }

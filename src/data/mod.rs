@@ -1,1 +1,263 @@
 //! Datasets, tokenizers, token cache, windows and seeded batches.
+
+mod batches;
+mod cache;
+mod text;
+mod tokenizer;
+mod tokens;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use batches::{Batch, Batches, EvalWindow, eval_windows};
+pub use cache::cache_dir;
+pub use text::read_utf8;
+pub use tokenizer::Tokenizer;
+pub use tokens::Tokens;
+
+use crate::config::DataConfig;
+use crate::{Error, Result};
+use cache::{CacheFile, Split};
+use text::Text;
+use tokens::Width;
+
+/// A text as tokens, split into a part to train on and a part to evaluate on.
+///
+/// Passages that do not follow each other in the text are separated by [`Tokenizer::separator`], where the
+/// tokenizer has one. Nothing stands before the first.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// `embedded:<name>`, or `text:<file name>`.
+    pub name: String,
+    /// What made the ids.
+    pub tokenizer: Tokenizer,
+    /// Training tokens.
+    pub train: Tokens,
+    /// Held-out tokens.
+    pub eval: Tokens,
+    /// What the data is, with hashes.
+    pub manifest: Manifest,
+}
+
+/// What determines a dataset, for the record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Name of the dataset.
+    pub name: String,
+    /// Path of the text, or `embedded`.
+    pub source: String,
+    /// sha256 of the text.
+    pub text_sha256: String,
+    /// Name of the tokenizer.
+    pub tokenizer: String,
+    /// sha256 of the tokenizer.
+    pub tokenizer_sha256: String,
+    /// Ids the tokenizer has.
+    pub vocab_size: usize,
+    /// Id between passages.
+    pub separator: Option<u32>,
+    /// How the evaluation text was chosen.
+    pub held_out_rule: String,
+    /// The training split.
+    pub train: SplitManifest,
+    /// The evaluation split.
+    pub eval: SplitManifest,
+    /// Cross-entropy, in nats a token, of the evaluation tokens under their frequencies in the training
+    /// tokens with one added to every count: what a model without context reaches.
+    pub unigram_ce_nats: f64,
+}
+
+/// Size and hash of a split.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitManifest {
+    /// Bytes of text. Where `eval_tokens` cut a split inside a character, without its first bytes.
+    pub n_bytes: usize,
+    /// Characters of text.
+    pub n_chars: usize,
+    /// Tokens, separators included.
+    pub n_tokens: usize,
+    /// sha256 of the ids as little-endian `u16`, or `u32` for vocabularies above 65,536.
+    pub ids_sha256: String,
+}
+
+/// Reads, splits and tokenizes the text of `config`, or takes the tokens from [`cache_dir`]. `progress`
+/// hears one line about whatever takes long or went wrong without harm.
+///
+/// # Errors
+/// [`Error::BadInput`] for a text or tokenizer that cannot be used, [`Error::UnknownName`] or
+/// [`Error::NotAvailableYet`] for the dataset.
+pub fn load(config: &DataConfig, progress: &mut dyn FnMut(&str)) -> Result<Dataset> {
+    load_with_cache(config, &cache_dir(), progress)
+}
+
+/// [`load`] with the token files in `cache`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with_cache(
+    config: &DataConfig,
+    cache: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Dataset> {
+    let text = open(config)?;
+    let tokenizer = Tokenizer::new(&config.tokenizer)?;
+    let passages = text.split();
+    let tokens = cached_tokens(&text, &passages, &tokenizer, cache, progress)?;
+    for (part, tokens) in [("training", &tokens.train), ("evaluation", &tokens.eval)] {
+        if tokens.len() < 2 {
+            return Err(Error::bad_input(
+                &text.source,
+                format!("leaves {} tokens of {part} text", tokens.len()),
+                "give a longer text",
+            ));
+        }
+    }
+    let train_manifest = SplitManifest::new(&passages.train, &tokens.train);
+    let (eval, eval_manifest) = match config.eval_tokens {
+        Some(n) if n < 2 => {
+            return Err(Error::bad_input(
+                "eval_tokens",
+                format!("is {n}"),
+                "give at least 2",
+            ));
+        }
+        Some(n) if n < tokens.eval.len() => {
+            let eval = tokens.eval.prefix(n);
+            let text = tokenizer.decode(&eval.get(0..n))?;
+            let manifest = SplitManifest::new(&[text.trim_end_matches('\u{fffd}')], &eval);
+            (eval, manifest)
+        }
+        _ => {
+            let manifest = SplitManifest::new(&passages.eval, &tokens.eval);
+            (tokens.eval, manifest)
+        }
+    };
+    let manifest = Manifest {
+        name: text.name.clone(),
+        source: text.source.clone(),
+        text_sha256: text.sha256.clone(),
+        tokenizer: tokenizer.name().into(),
+        tokenizer_sha256: tokenizer.sha256().into(),
+        vocab_size: tokenizer.vocab_size(),
+        separator: tokenizer.separator(),
+        held_out_rule: text::HELD_OUT_RULE.into(),
+        train: train_manifest,
+        eval: eval_manifest,
+        unigram_ce_nats: unigram_ce(&tokens.train, &eval, tokenizer.vocab_size()),
+    };
+    Ok(Dataset {
+        name: manifest.name.clone(),
+        tokenizer,
+        train: tokens.train,
+        eval,
+        manifest,
+    })
+}
+
+fn open(config: &DataConfig) -> Result<Text> {
+    if let Some(path) = &config.text {
+        return Text::read(path);
+    }
+    Err(Error::UnknownName {
+        kind: "dataset",
+        name: config.dataset.clone(),
+        known: vec![],
+    })
+}
+
+/// The tokens of `passages`, from `cache` where it has them.
+fn cached_tokens(
+    text: &Text,
+    passages: &Split<Vec<&str>>,
+    tokenizer: &Tokenizer,
+    cache: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Split<Tokens>> {
+    let file = CacheFile::new(cache, &text.sha256, tokenizer.sha256());
+    match file.load() {
+        Ok(Some(tokens)) => return Ok(tokens),
+        Ok(None) => {}
+        Err(error) => progress(&format!("{error}; tokenizing again")),
+    }
+    let n_bytes: usize = passages
+        .train
+        .iter()
+        .chain(&passages.eval)
+        .map(|passage| passage.len())
+        .sum();
+    progress(&format!(
+        "tokenizing {:.1} MB of {} with {}",
+        n_bytes as f64 / 1e6,
+        text.name,
+        tokenizer.name()
+    ));
+    let tokens = Split {
+        train: encode(&passages.train, tokenizer)?,
+        eval: encode(&passages.eval, tokenizer)?,
+    };
+    let stored = file
+        .store(&tokens, Width::for_vocabulary(tokenizer.vocab_size()))
+        .and_then(|()| file.load());
+    match stored {
+        Ok(Some(mapped)) => return Ok(mapped),
+        Ok(None) => {}
+        Err(error) => progress(&format!(
+            "{error}; set BKBENCH_CACHE to a writable folder to keep tokens"
+        )),
+    }
+    Ok(tokens)
+}
+
+fn encode(passages: &[&str], tokenizer: &Tokenizer) -> Result<Tokens> {
+    let mut ids = Vec::new();
+    for (i, passage) in passages.iter().enumerate() {
+        if i > 0 {
+            ids.extend(tokenizer.separator());
+        }
+        ids.extend(tokenizer.encode(passage)?);
+    }
+    Ok(Tokens::from_ids(&ids, tokenizer.vocab_size()))
+}
+
+impl SplitManifest {
+    fn new(passages: &[&str], tokens: &Tokens) -> Self {
+        Self {
+            n_bytes: passages.iter().map(|passage| passage.len()).sum(),
+            n_chars: passages.iter().map(|passage| passage.chars().count()).sum(),
+            n_tokens: tokens.len(),
+            ids_sha256: tokens.sha256(),
+        }
+    }
+}
+
+/// See [`Manifest::unigram_ce_nats`].
+fn unigram_ce(train: &Tokens, eval: &Tokens, vocab_size: usize) -> f64 {
+    let count = |tokens: &Tokens| {
+        let mut counts = vec![0_u64; vocab_size];
+        tokens.iter().for_each(|id| counts[id as usize] += 1);
+        counts
+    };
+    let total = (train.len() + vocab_size) as f64;
+    let nats = |(seen, scored): (u64, u64)| scored as f64 * (total / (seen + 1) as f64).ln();
+    count(train)
+        .into_iter()
+        .zip(count(eval))
+        .map(nats)
+        .sum::<f64>()
+        / eval.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unigram_cross_entropy_by_hand() {
+        // counts 3, 1, 0, 0 plus one each, of 8: probabilities 1/2, 1/4, 1/8, 1/8
+        let train = Tokens::from_ids(&[0, 0, 1, 0], 4);
+        let eval = Tokens::from_ids(&[0, 1, 2, 3], 4);
+        let expected = (2_f64.ln() + 4_f64.ln() + 2.0 * 8_f64.ln()) / 4.0;
+        assert!((unigram_ce(&train, &eval, 4) - expected).abs() < 1e-15);
+    }
+}

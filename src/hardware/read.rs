@@ -13,7 +13,9 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Device`] when the device failed at this tensor or at anything it depends on.
 pub fn floats<const D: usize>(tensor: Tensor<D>, doing: &str) -> Result<Vec<f32>> {
-    read(doing, || tensor.try_into_data().map_err(|e| format!("{e:?}")))
+    read(doing, || {
+        tensor.try_into_data().map_err(|e| format!("{e:?}"))
+    })
 }
 
 /// All elements of a float tensor as `f64`, row-major.
@@ -21,7 +23,9 @@ pub fn floats<const D: usize>(tensor: Tensor<D>, doing: &str) -> Result<Vec<f32>
 /// # Errors
 /// As [`floats`].
 pub fn doubles<const D: usize>(tensor: Tensor<D>, doing: &str) -> Result<Vec<f64>> {
-    read(doing, || tensor.try_into_data().map_err(|e| format!("{e:?}")))
+    read(doing, || {
+        tensor.try_into_data().map_err(|e| format!("{e:?}"))
+    })
 }
 
 /// All elements of an integer tensor, row-major.
@@ -29,7 +33,9 @@ pub fn doubles<const D: usize>(tensor: Tensor<D>, doing: &str) -> Result<Vec<f64
 /// # Errors
 /// As [`floats`].
 pub fn ints<const D: usize>(tensor: Tensor<D, Int>, doing: &str) -> Result<Vec<i64>> {
-    read(doing, || tensor.try_into_data().map_err(|e| format!("{e:?}")))
+    read(doing, || {
+        tensor.try_into_data().map_err(|e| format!("{e:?}"))
+    })
 }
 
 fn read<E: Element>(
@@ -38,9 +44,15 @@ fn read<E: Element>(
 ) -> Result<Vec<E>> {
     // burn re-raises a panic of its device thread here; the device answers again afterwards.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        data()?.convert::<E>().into_vec::<E>().map_err(|e| format!("{e:?}"))
+        data()?
+            .convert::<E>()
+            .into_vec::<E>()
+            .map_err(|e| format!("{e:?}"))
     }));
-    let failed = |reason| Error::Device { doing: doing.to_owned(), reason };
+    let failed = |reason| Error::Device {
+        doing: doing.to_owned(),
+        reason,
+    };
     match outcome {
         Ok(values) => values.map_err(failed),
         Err(panic) => {
@@ -48,7 +60,9 @@ fn read<E: Element>(
                 .downcast_ref::<String>()
                 .cloned()
                 .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-            Err(failed(text.unwrap_or_else(|| "the device thread panicked".to_owned())))
+            Err(failed(
+                text.unwrap_or_else(|| "the device thread panicked".to_owned()),
+            ))
         }
     }
 }

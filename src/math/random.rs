@@ -36,7 +36,13 @@ pub struct Coordinate {
 impl Coordinate {
     /// The coordinate of `purpose` with everything else 0.
     pub fn new(purpose: Purpose) -> Self {
-        Self { purpose, step: 0, layer: 0, row: 0, position: 0 }
+        Self {
+            purpose,
+            step: 0,
+            layer: 0,
+            row: 0,
+            position: 0,
+        }
     }
 
     /// The same coordinate at another position.
@@ -46,7 +52,10 @@ impl Coordinate {
     }
 
     fn counter(self) -> [u32; 4] {
-        debug_assert!(self.row < 1 << 24 && self.position < 1 << 48, "coordinate out of range");
+        debug_assert!(
+            self.row < 1 << 24 && self.position < 1 << 48,
+            "coordinate out of range"
+        );
         [
             self.position as u32,
             ((self.position >> 32) as u32) << 16 | u32::from(self.layer),
@@ -67,7 +76,12 @@ fn philox(mut x: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let p0 = MULTIPLIER[0] * u64::from(x[0]);
         let p1 = MULTIPLIER[1] * u64::from(x[2]);
-        x = [(p1 >> 32) as u32 ^ x[1] ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ x[3] ^ key[1], p0 as u32];
+        x = [
+            (p1 >> 32) as u32 ^ x[1] ^ key[0],
+            p1 as u32,
+            (p0 >> 32) as u32 ^ x[3] ^ key[1],
+            p0 as u32,
+        ];
         key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
     }
     x
@@ -92,7 +106,9 @@ pub fn uniform_vec(seed: u64, coordinate: Coordinate, n: usize, low: f64, high: 
 
 /// `n` normal values of mean 0 and the given standard deviation, one per position from 0.
 pub fn normal_vec(seed: u64, coordinate: Coordinate, n: usize, std: f64) -> Vec<f32> {
-    (0..n as u64).map(|i| (std * normal(seed, coordinate.at(i))) as f32).collect()
+    (0..n as u64)
+        .map(|i| (std * normal(seed, coordinate.at(i))) as f32)
+        .collect()
 }
 
 /// A permutation of 0..n (Fisher-Yates), drawn at positions 1..n of `coordinate`.
@@ -130,7 +146,10 @@ mod tests {
         let var = x.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / x.len() as f64;
         // four standard errors at n = 65536
         assert!(mean.abs() < 4.0 / 256.0, "mean {mean}");
-        assert!((var - 1.0).abs() < 4.0 * (2.0_f64 / 65536.0).sqrt(), "variance {var}");
+        assert!(
+            (var - 1.0).abs() < 4.0 * (2.0_f64 / 65536.0).sqrt(),
+            "variance {var}"
+        );
     }
 
     #[test]

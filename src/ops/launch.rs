@@ -44,8 +44,16 @@ impl KernelSource for Source {
 pub(crate) fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
     let shape = shape.into();
     // A buffer binding holds at least one element.
-    let buffer = like.client.empty(shape.num_elements().max(1) * dtype.size());
-    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, buffer, dtype)
+    let buffer = like
+        .client
+        .empty(shape.num_elements().max(1) * dtype.size());
+    CubeTensor::new_contiguous(
+        like.client.clone(),
+        like.device.clone(),
+        shape,
+        buffer,
+        dtype,
+    )
 }
 
 /// Dispatches `workgroups` of `kernel`. `buffers` are contiguous, in binding order, inputs first;
@@ -57,18 +65,34 @@ pub(crate) fn launch(
     buffers: &[&CubeTensor],
     params: &[u32],
 ) {
-    debug_assert_eq!(buffers.len(), kernel.n_inputs + kernel.n_outputs, "{}", kernel.name);
-    debug_assert!(workgroups.iter().all(|&n| n <= 65_535), "{}: {workgroups:?}", kernel.name);
+    debug_assert_eq!(
+        buffers.len(),
+        kernel.n_inputs + kernel.n_outputs,
+        "{}",
+        kernel.name
+    );
+    debug_assert!(
+        workgroups.iter().all(|&n| n <= 65_535),
+        "{}: {workgroups:?}",
+        kernel.name
+    );
     if workgroups.contains(&0) {
         return;
     }
     DISPATCHES.fetch_add(1, Ordering::Relaxed);
     // Saying who writes lets a failed launch taint only its outputs: inputs stay readable.
-    let arguments = buffers.iter().enumerate().fold(KernelArguments::new(), |arguments, (i, t)| {
-        let written = i >= kernel.n_inputs;
-        let io = if written { BufferIOAttr::WriteOnly } else { BufferIOAttr::ReadOnly };
-        arguments.with_buffer_io(t.handle.clone().binding(), io)
-    });
+    let arguments = buffers
+        .iter()
+        .enumerate()
+        .fold(KernelArguments::new(), |arguments, (i, t)| {
+            let written = i >= kernel.n_inputs;
+            let io = if written {
+                BufferIOAttr::WriteOnly
+            } else {
+                BufferIOAttr::ReadOnly
+            };
+            arguments.with_buffer_io(t.handle.clone().binding(), io)
+        });
     let source = SourceKernel::new(Source { kernel, spec }, CubeDim::new_1d(1));
     let [x, y, z] = workgroups;
     let client = buffers[0].client.clone();

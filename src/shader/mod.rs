@@ -62,7 +62,10 @@ impl Kernel {
     /// # Errors
     /// [`Error::Shader`] for an import or a constant that the file does not have.
     pub fn specialise(&self, spec: &Spec) -> Result<String> {
-        let fail = |reason: String| Error::Shader { kernel: self.name.into(), reason };
+        let fail = |reason: String| Error::Shader {
+            kernel: self.name.into(),
+            reason,
+        };
         let mut text = String::with_capacity(self.source.len() * 2);
         let mut replaced = 0;
         for line in self.source.lines() {
@@ -72,8 +75,8 @@ impl Kernel {
                     .find(|(known, _)| *known == name.trim())
                     .ok_or_else(|| fail(format!("unknown import '{name}'")))?;
                 text.push_str(shared);
-            } else if let Some((declared, value)) = spec_line(line)
-                .and_then(|name| spec.0.iter().find(|(known, _)| *known == name))
+            } else if let Some((declared, value)) =
+                spec_line(line).and_then(|name| spec.0.iter().find(|(known, _)| *known == name))
             {
                 replaced += 1;
                 match value {
@@ -88,7 +91,9 @@ impl Kernel {
         if replaced == spec.0.len() {
             Ok(text)
         } else {
-            Err(fail(format!("{spec:?} names a constant without a '// @spec' line")))
+            Err(fail(format!(
+                "{spec:?} names a constant without a '// @spec' line"
+            )))
         }
     }
 }
@@ -96,5 +101,11 @@ impl Kernel {
 /// The constant's name when `line` declares one for specialisation.
 fn spec_line(line: &str) -> Option<&str> {
     let declaration = line.trim_end().strip_suffix("// @spec")?;
-    Some(declaration.strip_prefix("const ")?.split_once(':')?.0.trim())
+    Some(
+        declaration
+            .strip_prefix("const ")?
+            .split_once(':')?
+            .0
+            .trim(),
+    )
 }

@@ -1,0 +1,30 @@
+//! The text a run trains and evaluates on.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Which text, and how it becomes tokens; equal for all models of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// A registered data set.
+    pub dataset: String,
+    /// A UTF-8 text file that takes the place of the data set.
+    pub text: Option<PathBuf>,
+    /// `bytes`, `gpt2` or a tokenizer.json file.
+    pub tokenizer: String,
+    /// Tokens of the held-out text that are evaluated; all where absent.
+    pub eval_tokens: Option<usize>,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            dataset: "embedded:kjv+austen".into(),
+            text: None,
+            tokenizer: "gpt2".into(),
+            eval_tokens: None,
+        }
+    }
+}

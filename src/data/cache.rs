@@ -1,0 +1,156 @@
+//! Token files: memory-mapped, hashed, replaced whole or not at all.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use sha2::{Digest, Sha256};
+
+use super::Tokens;
+use super::tokens::{Width, hex};
+use crate::{Error, Result};
+
+/// Goes up whenever the bytes of a token file, the held-out rule or the separators change.
+const VERSION: u32 = 1;
+const MAGIC: &[u8; 8] = b"bkbtoken";
+/// Magic, version, bytes an id (`u32` each), key, number of training and evaluation ids (`u64` each),
+/// their sha256s; little-endian. The ids follow, training first.
+const HEADER: usize = 8 + 4 + 4 + 32 + 2 * 8 + 2 * 32;
+
+/// The tokens of a text, split.
+#[derive(Debug, Clone)]
+pub(super) struct Split<T> {
+    pub(super) train: T,
+    pub(super) eval: T,
+}
+
+/// A file of the cache folder.
+#[derive(Debug)]
+pub(super) struct CacheFile {
+    path: PathBuf,
+    key: [u8; 32],
+}
+
+impl CacheFile {
+    /// The file in `folder` that holds the text and tokenizer of these hashes.
+    pub(super) fn new(folder: &Path, text_sha256: &str, tokenizer_sha256: &str) -> Self {
+        let key = Sha256::digest(format!("{VERSION} {text_sha256} {tokenizer_sha256}"));
+        Self {
+            path: folder.join(format!("{}.tokens", hex(&key))),
+            key: key.into(),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tokens, or `None` where there is no file.
+    ///
+    /// # Errors
+    /// [`Error::CheckFailed`] where the file is not what [`CacheFile::store`] wrote, [`Error::Io`] where
+    /// it cannot be read.
+    pub(super) fn load(&self) -> Result<Option<Split<Tokens>>> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(Error::io("open", &self.path))?,
+        };
+        #[expect(
+            unsafe_code,
+            reason = "a mapped file must not change: ours are only ever replaced by renaming"
+        )]
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", &self.path))?;
+        self.parse(map).map(Some).map_err(|problem| {
+            Error::CheckFailed(format!("the token file {} {problem}", self.path.display()))
+        })
+    }
+
+    fn parse(&self, map: Mmap) -> Result<Split<Tokens>, &'static str> {
+        let header = map.get(..HEADER).ok_or("is too short")?;
+        let word = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| header[at + i]));
+        let count = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        if header[..8] != *MAGIC || word(8) != VERSION || header[16..48] != self.key {
+            return Err("has another header");
+        }
+        let width = match word(12) {
+            2 => Width::Two,
+            4 => Width::Four,
+            _ => return Err("has another header"),
+        };
+        let (n_train, n_eval) = (count(48), count(56));
+        let expected = n_train
+            .checked_add(n_eval)
+            .and_then(|n| n.checked_mul(width.bytes() as u64));
+        if expected != Some((map.len() - HEADER) as u64) {
+            return Err("has another length than its header says");
+        }
+        let hashes = [header[64..96].to_vec(), header[96..128].to_vec()];
+        let (n_train, n_eval) = (n_train as usize, n_eval as usize);
+        let map = Arc::new(map);
+        let train = Tokens::from_storage(map.clone(), HEADER, n_train, width);
+        let eval = Tokens::from_storage(map, HEADER + n_train * width.bytes(), n_eval, width);
+        for (tokens, hash) in [&train, &eval].into_iter().zip(hashes) {
+            if Sha256::digest(tokens.bytes()).as_slice() != hash {
+                return Err("has ids that do not match its hash");
+            }
+        }
+        Ok(Split { train, eval })
+    }
+
+    /// Writes `tokens`; a reader sees the old file or the whole new one.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(super) fn store(&self, tokens: &Split<Tokens>, width: Width) -> Result<()> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+        let mut header = Vec::with_capacity(HEADER);
+        header.extend_from_slice(MAGIC);
+        header.extend_from_slice(&VERSION.to_le_bytes());
+        header.extend_from_slice(&(width.bytes() as u32).to_le_bytes());
+        header.extend_from_slice(&self.key);
+        let parts = [&tokens.train, &tokens.eval];
+        for part in parts {
+            header.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        }
+        for part in parts {
+            header.extend_from_slice(&Sha256::digest(part.bytes()));
+        }
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(&header)?;
+            for part in parts {
+                file.write_all(part.bytes())?;
+            }
+            file.as_file().sync_all()?;
+            file.persist(&self.path)?;
+            Ok(())
+        };
+        write().map_err(Error::io("write", &self.path))
+    }
+}
+
+/// Where token files lie: `$BKBENCH_CACHE`, or `bkbench` in the user's cache folder (`$XDG_CACHE_HOME` or
+/// `~/.cache`; `~/Library/Caches` on macOS; `%LOCALAPPDATA%` on Windows), or in the temporary folder where
+/// there is none.
+pub fn cache_dir() -> PathBuf {
+    let folder = |name| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    if let Some(chosen) = folder("BKBENCH_CACHE") {
+        return chosen;
+    }
+    let user = if cfg!(windows) {
+        folder("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        folder("HOME").map(|home| home.join("Library/Caches"))
+    } else {
+        folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))
+    };
+    user.unwrap_or_else(env::temp_dir).join("bkbench")
+}
