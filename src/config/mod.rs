@@ -1,9 +1,205 @@
 //! One typed configuration: presets, TOML and flags are overrides of it.
 
 mod data;
+mod hash;
+mod layers;
 mod model;
 mod train;
+mod validate;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 pub use data::DataConfig;
+pub use hash::canonical_sha256;
+pub use layers::PRESETS;
 pub use model::{MatchBasis, ModelConfig};
 pub use train::{Budget, TrainConfig};
+
+use crate::{Error, Result};
+
+/// What determines the results of a run. Where they are written is not part of it.
+///
+/// The defaults are the benchmarking guide's settings.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What is measured.
+    pub benchmark: Benchmark,
+    /// Who is compared.
+    pub models: ComparedModels,
+    /// Their common shape.
+    pub model: ModelConfig,
+    /// The text.
+    pub data: DataConfig,
+    /// How they are trained.
+    pub train: TrainConfig,
+    /// Settings of the long-context benchmark.
+    pub longcontext: LongContextConfig,
+    /// Repetitions.
+    pub seeds: SeedConfig,
+    /// Where it runs.
+    pub device: DeviceConfig,
+}
+
+/// A benchmark of the suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Benchmark {
+    /// Training stability and loss at growing sequence lengths.
+    #[default]
+    Longcontext,
+}
+
+impl Benchmark {
+    /// Its name on the command line and in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Longcontext => "longcontext",
+        }
+    }
+}
+
+/// Registered names of the models of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ComparedModels {
+    /// First model.
+    pub a: String,
+    /// Second model.
+    pub b: String,
+    /// A third one that both should beat.
+    pub control: Option<String>,
+}
+
+impl Default for ComparedModels {
+    fn default() -> Self {
+        Self {
+            a: "resnetbk".into(),
+            b: "mamba".into(),
+            control: None,
+        }
+    }
+}
+
+impl ComparedModels {
+    /// All names, in the order in which they run and are drawn.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        [Some(&self.a), Some(&self.b), self.control.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+    }
+}
+
+/// Settings of the long-context benchmark.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LongContextConfig {
+    /// Sequence lengths, in tokens.
+    pub seq_lengths: Vec<usize>,
+}
+
+impl Default for LongContextConfig {
+    fn default() -> Self {
+        Self {
+            seq_lengths: vec![8192, 32_768, 131_072, 524_288, 1_048_576],
+        }
+    }
+}
+
+/// The seeds `first, first + 1, ...`: one seed drives weights, data order and masks of a cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SeedConfig {
+    /// The first seed.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Default for SeedConfig {
+    fn default() -> Self {
+        Self {
+            first: 42,
+            count: 5,
+        }
+    }
+}
+
+impl SeedConfig {
+    /// The seeds in order.
+    pub fn iter(&self) -> impl Iterator<Item = u64> + use<> {
+        self.first..self.first.saturating_add(self.count)
+    }
+}
+
+/// Where a run happens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeviceConfig {
+    /// `auto`, `cpu`, `cuda` or `wgpu[:api][:index or name]`.
+    pub name: String,
+    /// The run stops before training unless this adapter was chosen.
+    pub require_adapter: Option<String>,
+}
+
+impl Default for DeviceConfig {
+    fn default() -> Self {
+        Self {
+            name: "auto".into(),
+            require_adapter: None,
+        }
+    }
+}
+
+impl Config {
+    /// Lays overrides upon the defaults: the preset, then the file, then the flags; then validates.
+    ///
+    /// `flags` holds keys as they stand in a file, for example `train.batch_size`.
+    ///
+    /// # Errors
+    /// An unknown preset; a file that cannot be read, is not TOML or has an unknown key; or values that
+    /// [`Config::validate`] rejects.
+    pub fn resolve(preset: Option<&str>, file: Option<&Path>, flags: toml::Table) -> Result<Self> {
+        let mut table = match preset {
+            Some(name) => layers::preset(name)?,
+            None => toml::Table::new(),
+        };
+        if let Some(path) = file {
+            layers::merge(&mut table, layers::read(path)?);
+        }
+        layers::merge(&mut table, flags);
+        let config: Self = table.try_into().map_err(|error: toml::de::Error| {
+            Error::bad_input(
+                "the configuration",
+                error.message(),
+                "correct the file or the flags",
+            )
+        })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// sha256 of the canonical JSON of this configuration.
+    ///
+    /// # Errors
+    /// As [`canonical_sha256`].
+    pub fn sha256(&self) -> Result<String> {
+        canonical_sha256(self)
+    }
+
+    /// Checks every value that can be checked without a device or data, and reports all problems at once.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with one line per problem.
+    pub fn validate(&self) -> Result<()> {
+        let problems = validate::problems(self);
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Config { problems })
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The checks of a configuration that need neither device nor data.
+
+use super::{Budget, Config};
+
+/// One line per problem, in the order of the sections.
+pub(super) fn problems(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut require = |holds: bool, key: &str, requirement: &str| {
+        if !holds {
+            problems.push(format!("{key} must be {requirement}"));
+        }
+    };
+    let positive = |x: f64| x.is_finite() && x > 0.0;
+    let at_least_zero = |x: f64| x.is_finite() && x >= 0.0;
+    let fraction = |x: f64| (0.0..1.0).contains(&x);
+
+    let names: Vec<&str> = config.models.names().collect();
+    for (i, name) in names.iter().enumerate() {
+        require(
+            !names[..i].contains(name),
+            &format!("models: {name}"),
+            "named once",
+        );
+    }
+
+    let model = &config.model;
+    for (key, value) in [
+        ("model.d_model", model.d_model),
+        ("model.n_layers", model.n_layers),
+        ("model.d_state", model.d_state),
+        ("model.d_conv", model.d_conv),
+        ("model.expand", model.expand),
+        ("model.n_experts", model.n_experts),
+        ("train.batch_size", config.train.batch_size),
+        ("train.loss_chunk_tokens", config.train.loss_chunk_tokens),
+    ] {
+        require(value > 0, key, "at least 1");
+    }
+    require(
+        (1..=model.n_experts).contains(&model.top_k),
+        "model.top_k",
+        "at least 1 and at most model.n_experts",
+    );
+    require(
+        at_least_zero(model.load_balance_weight),
+        "model.load_balance_weight",
+        "at least 0",
+    );
+    require(
+        fraction(model.dropout),
+        "model.dropout",
+        "at least 0 and below 1",
+    );
+
+    require(
+        config.data.eval_tokens != Some(0),
+        "data.eval_tokens",
+        "at least 1, or left out for all",
+    );
+
+    let train = &config.train;
+    match train.budget {
+        Budget::Steps(steps) => require(steps > 0, "train.budget.steps", "at least 1"),
+        Budget::NumEpochs(epochs) => require(epochs > 0, "train.budget.num_epochs", "at least 1"),
+    }
+    require(
+        positive(train.learning_rate),
+        "train.learning_rate",
+        "above 0",
+    );
+    require(
+        train.betas.iter().all(|&beta| fraction(beta)),
+        "train.betas",
+        "at least 0 and below 1",
+    );
+    require(positive(train.epsilon), "train.epsilon", "above 0");
+    require(
+        at_least_zero(train.weight_decay),
+        "train.weight_decay",
+        "at least 0",
+    );
+    require(
+        positive(train.gradient_clip_norm),
+        "train.gradient_clip_norm",
+        "above 0",
+    );
+    require(
+        at_least_zero(train.checkpoint_every_seconds),
+        "train.checkpoint_every_seconds",
+        "at least 0",
+    );
+
+    let lengths = &config.longcontext.seq_lengths;
+    require(
+        !lengths.is_empty(),
+        "longcontext.seq_lengths",
+        "at least one length",
+    );
+    require(
+        lengths.iter().all(|&length| length > 0),
+        "longcontext.seq_lengths",
+        "at least 1 each",
+    );
+    let repeated = lengths
+        .iter()
+        .enumerate()
+        .any(|(i, length)| lengths[..i].contains(length));
+    require(
+        !repeated,
+        "longcontext.seq_lengths",
+        "different from each other",
+    );
+
+    let seeds = &config.seeds;
+    require(seeds.count > 0, "seeds.count (--num_seeds)", "at least 1");
+    require(
+        seeds.first.checked_add(seeds.count).is_some(),
+        "seeds.first (--seed)",
+        "below 2^64 - seeds.count",
+    );
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_have_no_problem() {
+        assert_eq!(problems(&Config::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let mut config = Config::default();
+        config.models.b = config.models.a.clone();
+        config.model.top_k = 5;
+        config.model.dropout = f64::NAN;
+        config.train.batch_size = 0;
+        config.train.budget = Budget::Steps(0);
+        config.train.learning_rate = f64::INFINITY;
+        config.longcontext.seq_lengths = vec![512, 0, 512];
+        config.seeds.count = 0;
+        let found = problems(&config);
+        for key in [
+            "models: resnetbk",
+            "model.top_k",
+            "model.dropout",
+            "train.batch_size",
+            "train.budget.steps",
+            "train.learning_rate",
+            "longcontext.seq_lengths must be at least 1",
+            "longcontext.seq_lengths must be different",
+            "seeds.count",
+        ] {
+            assert!(
+                found.iter().any(|line| line.starts_with(key)),
+                "{key} is missing from {found:?}"
+            );
+        }
+        assert_eq!(found.len(), 9, "{found:?}");
+    }
+
+    #[test]
+    fn no_length_at_all_is_a_problem() {
+        let mut config = Config::default();
+        config.longcontext.seq_lengths.clear();
+        assert_eq!(problems(&config).len(), 1);
+    }
+}
