@@ -1,1 +1,23 @@
 //! The versioned record of a run: provenance, cells, atomic files, guide-shaped export.
+//!
+//! Raw values stand before summaries: everything in [`RunRecord::summaries`] can be recomputed from
+//! [`RunRecord::cells`]. A number that is not finite never becomes a silent `null`: [`Finite`] is the only
+//! float a record holds, absent values are options, and the cell's [`Outcome`] says why.
+
+mod cell;
+mod finite;
+mod guide;
+mod longcontext;
+mod record;
+mod summary;
+mod warning;
+mod writer;
+
+pub use cell::{Cell, CellKey, DivergenceCause, Outcome, Parameters};
+pub use finite::Finite;
+pub use guide::{GuideFile, guide_json};
+pub use longcontext::{Curves, Evaluation, LongContextMetrics};
+pub use record::{PROTOCOL_VERSION, Provenance, RunRecord, SCHEMA_VERSION};
+pub use summary::Summary;
+pub use warning::Warning;
+pub use writer::{RunWriter, StepLine};

@@ -1,0 +1,156 @@
+//! One point of a benchmark's grid: a model, a setting and a seed.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Finite, LongContextMetrics, PROTOCOL_VERSION};
+use crate::Result;
+use crate::config::{Benchmark, Config, ModelConfig, TrainConfig, canonical_sha256};
+use crate::units::Bytes;
+
+/// One trained and evaluated model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// Hash of everything that determines the cell, [`CellKey::id`].
+    pub id: String,
+    /// The benchmark it belongs to.
+    pub benchmark: Benchmark,
+    /// Registered name of the model.
+    pub model: String,
+    /// Sequence length, in tokens.
+    pub seq_len: usize,
+    /// Seed of weights, data order and masks.
+    pub seed: u64,
+    /// Optimiser steps it was to take.
+    pub n_steps: u64,
+    /// Size of the model.
+    pub parameters: Parameters,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was measured up to its end; absent where training never began.
+    pub metrics: Option<LongContextMetrics>,
+}
+
+/// Parameter counts of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {
+    /// All of them.
+    pub total: u64,
+    /// Without the token embedding, which is also the output head.
+    pub non_embedding: u64,
+    /// Those a token really uses (the chosen experts only), without the embedding.
+    pub active: u64,
+}
+
+/// How a cell ended. An outcome is data, not an error: the run goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Outcome {
+    /// All steps were taken.
+    Completed,
+    /// Training broke down.
+    Diverged {
+        /// The step at which the rule was met, counted from 0.
+        step: u64,
+        /// The rule.
+        cause: DivergenceCause,
+    },
+    /// The device had not enough memory, which is not divergence.
+    OutOfMemory {
+        /// What was asked for, where the driver says so.
+        requested_bytes: Option<Bytes>,
+    },
+    /// It took longer than allowed.
+    TimedOut {
+        /// The time after which it was stopped.
+        seconds: Finite,
+    },
+    /// It never started, because it could not have finished.
+    Skipped {
+        /// Why.
+        reason: String,
+        /// What it needs.
+        needs: String,
+        /// What is there.
+        have: String,
+    },
+    /// The device or a kernel failed.
+    Failed {
+        /// What was reported.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// Its name in files: `completed`, `diverged`, ...
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Diverged { .. } => "diverged",
+            Self::OutOfMemory { .. } => "out_of_memory",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Skipped { .. } => "skipped",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+/// The rule by which a training counts as diverged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DivergenceCause {
+    /// The loss or the gradient was not finite in five steps running.
+    NonFinite,
+}
+
+/// Everything that determines a cell.
+#[derive(Debug, Serialize)]
+pub struct CellKey<'a> {
+    protocol_version: u32,
+    benchmark: Benchmark,
+    shape: &'a ModelConfig,
+    train: &'a TrainConfig,
+    data: &'a serde_json::Value,
+    model: &'a str,
+    parameters: Parameters,
+    seq_len: usize,
+    seed: u64,
+    n_steps: u64,
+}
+
+impl<'a> CellKey<'a> {
+    /// Collects what determines a cell of a run.
+    ///
+    /// `data` is the record's manifest; `parameters` stand in for the hidden size that matching solved for.
+    pub fn new(
+        config: &'a Config,
+        data: &'a serde_json::Value,
+        model: &'a str,
+        parameters: Parameters,
+        seq_len: usize,
+        seed: u64,
+        n_steps: u64,
+    ) -> Self {
+        Self {
+            protocol_version: PROTOCOL_VERSION,
+            benchmark: config.benchmark,
+            shape: &config.model,
+            train: &config.train,
+            data,
+            model,
+            parameters,
+            seq_len,
+            seed,
+            n_steps,
+        }
+    }
+
+    /// First 16 hexadecimal digits of the sha256 of its canonical JSON.
+    ///
+    /// # Errors
+    /// As [`canonical_sha256`].
+    pub fn id(&self) -> Result<String> {
+        Ok(canonical_sha256(self)?[..16].to_owned())
+    }
+}

@@ -1,0 +1,193 @@
+//! What the long-context benchmark measures in one cell.
+
+use serde::{Deserialize, Serialize};
+
+use super::Finite;
+use crate::stats;
+use crate::units::Bytes;
+
+/// Part of the steps, at the end, over which the final loss is the mean.
+const FINAL_FRACTION: f64 = 0.1;
+
+/// Measurements of one training and its evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LongContextMetrics {
+    /// Values of every step.
+    pub curves: Curves,
+    /// Mean training cross-entropy of the last tenth of the steps, nats per token.
+    pub final_loss_nats: Option<Finite>,
+    /// Mean over the steps of the global gradient norm before clipping.
+    pub gradient_norm_mean: Option<Finite>,
+    /// Its sample standard deviation over the steps.
+    pub gradient_norm_std: Option<Finite>,
+    /// Its largest value.
+    pub gradient_norm_max: Option<Finite>,
+    /// Steps whose loss or gradient norm was not finite.
+    pub nan_count: u64,
+    /// Steps that changed no weight.
+    pub skipped_steps: u64,
+    /// Held-out text under the last weights; absent where the cell did not complete.
+    pub evaluation: Option<Evaluation>,
+    /// Cross-entropy of the held-out text under its own token frequencies, nats per token: what is reached
+    /// without any context.
+    pub unigram_ce_nats: Finite,
+    /// Wall-clock time of the training loop.
+    pub train_seconds: Finite,
+    /// Training tokens per second of that time.
+    pub tokens_per_second: Option<Finite>,
+    /// Highest number of bytes in use at a sync point, where it was measured.
+    pub peak_memory_bytes: Option<Bytes>,
+    /// sha256 of the last weights.
+    pub weights_sha256: String,
+    /// sha256 of the window starts in the order in which they were trained on.
+    pub data_order_sha256: String,
+}
+
+/// One value a step; `None` where it was not finite.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Curves {
+    /// Cross-entropy of the step's batch before the update, nats per token.
+    pub loss_nats: Vec<Option<Finite>>,
+    /// Norm of the gradient over all parameters before clipping.
+    pub gradient_norm: Vec<Option<Finite>>,
+}
+
+impl Curves {
+    /// Appends a step.
+    pub fn push(&mut self, loss_nats: f64, gradient_norm: f64) {
+        self.loss_nats.push(Finite::new(loss_nats));
+        self.gradient_norm.push(Finite::new(gradient_norm));
+    }
+
+    /// Mean loss of the last tenth of the steps (at least one); `None` without steps or if one of them is not finite.
+    pub fn final_loss_nats(&self) -> Option<Finite> {
+        let n_final = (self.loss_nats.len() as f64 * FINAL_FRACTION).ceil() as usize;
+        let tail = &self.loss_nats[self.loss_nats.len() - n_final..];
+        let values: Option<Vec<f64>> = tail.iter().map(|loss| loss.map(Finite::get)).collect();
+        stats::mean(&values?).and_then(Finite::new)
+    }
+
+    /// The gradient norms that are finite.
+    fn finite_norms(&self) -> Vec<f64> {
+        self.gradient_norm
+            .iter()
+            .flatten()
+            .map(|norm| norm.get())
+            .collect()
+    }
+
+    /// Mean of the finite gradient norms.
+    pub fn gradient_norm_mean(&self) -> Option<Finite> {
+        stats::mean(&self.finite_norms()).and_then(Finite::new)
+    }
+
+    /// Sample standard deviation of the finite gradient norms.
+    pub fn gradient_norm_std(&self) -> Option<Finite> {
+        stats::sample_sd(&self.finite_norms()).and_then(Finite::new)
+    }
+
+    /// Largest finite gradient norm.
+    pub fn gradient_norm_max(&self) -> Option<Finite> {
+        self.finite_norms()
+            .into_iter()
+            .reduce(f64::max)
+            .and_then(Finite::new)
+    }
+
+    /// Steps at which the loss or the norm was not finite.
+    pub fn nan_count(&self) -> u64 {
+        let steps = self.loss_nats.iter().zip(&self.gradient_norm);
+        steps
+            .filter(|(loss, norm)| loss.is_none() || norm.is_none())
+            .count() as u64
+    }
+}
+
+/// Held-out text scored once, every token in exactly one window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluation {
+    /// Sum over the tokens of the negative log-likelihood, nats.
+    pub nll_sum_nats: Finite,
+    /// Tokens scored.
+    pub n_tokens: u64,
+    /// Bytes of text those tokens stand for.
+    pub n_bytes: u64,
+    /// Tokens after which the state is reset.
+    pub window: usize,
+    /// `nll_sum_nats / n_tokens`.
+    pub nll_nats: Finite,
+    /// `exp(nll_sum_nats / n_tokens)`; absent where that overflows.
+    pub token_perplexity: Option<Finite>,
+    /// `nll_sum_nats / ln 2 / n_bytes`.
+    pub bits_per_byte: Finite,
+}
+
+impl Evaluation {
+    /// Derives the rates from the sums; `None` if the sum is not finite or nothing was scored.
+    pub fn new(nll_sum_nats: f64, n_tokens: u64, n_bytes: u64, window: usize) -> Option<Self> {
+        let nll_nats = nll_sum_nats / n_tokens as f64;
+        Some(Self {
+            nll_sum_nats: Finite::new(nll_sum_nats)?,
+            n_tokens,
+            n_bytes,
+            window,
+            nll_nats: Finite::new(nll_nats)?,
+            token_perplexity: Finite::new(nll_nats.exp()),
+            bits_per_byte: Finite::new(nll_sum_nats / std::f64::consts::LN_2 / n_bytes as f64)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn final_loss_is_the_mean_of_the_last_tenth() {
+        let mut curves = Curves::default();
+        assert_eq!(curves.final_loss_nats(), None);
+        for step in 0..25 {
+            curves.push(f64::from(step), 1.0);
+        }
+        // The last ceil(2.5) = 3 steps: 22, 23, 24.
+        assert_eq!(curves.final_loss_nats(), Finite::new(23.0));
+    }
+
+    #[test]
+    fn steps_that_are_not_finite_are_counted_and_leave_gaps() {
+        let mut curves = Curves::default();
+        curves.push(2.0, 1.0);
+        curves.push(f64::NAN, 3.0);
+        curves.push(2.0, f64::INFINITY);
+        curves.push(f64::NAN, f64::NAN);
+        assert_eq!(curves.nan_count(), 3);
+        assert_eq!(
+            curves.loss_nats,
+            [Finite::new(2.0), None, Finite::new(2.0), None]
+        );
+        assert_eq!(curves.gradient_norm_mean(), Finite::new(2.0));
+        assert_eq!(curves.gradient_norm_std(), Finite::new(2.0_f64.sqrt()));
+        assert_eq!(curves.gradient_norm_max(), Finite::new(3.0));
+        assert_eq!(
+            curves.final_loss_nats(),
+            None,
+            "the last step is not finite"
+        );
+    }
+
+    #[test]
+    fn rates_of_an_evaluation_follow_from_its_sums() {
+        let evaluation = Evaluation::new(8.0 * std::f64::consts::LN_2, 4, 16, 2).unwrap();
+        assert!((evaluation.token_perplexity.unwrap().get() - 4.0).abs() < 1e-12);
+        assert!((evaluation.bits_per_byte.get() - 0.5).abs() < 1e-12);
+        assert_eq!(Evaluation::new(f64::NAN, 4, 16, 2), None);
+        assert_eq!(Evaluation::new(0.0, 0, 0, 2), None);
+        assert_eq!(
+            Evaluation::new(4000.0, 4, 16, 2).unwrap().token_perplexity,
+            None
+        );
+    }
+}

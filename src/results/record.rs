@@ -1,0 +1,138 @@
+//! The document `result.json`.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cell, Summary, Warning, summary};
+use crate::config::Config;
+use crate::{Error, Result};
+
+/// Version of the file's form; raised by any change that an older reader would misread.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Version of the procedure; raised whenever the same configuration would give other numbers.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Name of the record in a run's folder.
+pub(super) const FILE_NAME: &str = "result.json";
+
+/// Everything a run found and how it came to find it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRecord {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// [`PROTOCOL_VERSION`] of the writer.
+    pub protocol_version: u32,
+    /// Who wrote it, when, called how.
+    pub provenance: Provenance,
+    /// Fingerprint of the machine and of the adapter that ran.
+    pub hardware: serde_json::Value,
+    /// The resolved configuration.
+    pub config: Config,
+    /// [`Config::sha256`] of it.
+    pub config_sha256: String,
+    /// Manifest of the text: names, splits, counts, hashes.
+    pub data: serde_json::Value,
+    /// One entry a model, setting and seed, in the order in which they ran.
+    pub cells: Vec<Cell>,
+    /// Means over seeds; derived from the cells.
+    pub summaries: Vec<Summary>,
+    /// What to know before quoting a number.
+    pub warnings: Vec<Warning>,
+}
+
+/// Origin of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// Version of this crate.
+    pub bkbench_version: String,
+    /// Start of the run, RFC 3339, UTC.
+    pub started_utc: String,
+    /// Operating system and processor architecture the binary was built for.
+    pub platform: String,
+    /// The command line.
+    pub argv: Vec<String>,
+}
+
+impl Provenance {
+    /// That of this process, started now.
+    pub fn of_this_process() -> Self {
+        Self {
+            bkbench_version: env!("CARGO_PKG_VERSION").into(),
+            started_utc: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            argv: std::env::args_os()
+                .map(|arg| arg.to_string_lossy().into_owned())
+                .collect(),
+        }
+    }
+}
+
+impl RunRecord {
+    /// A record without cells.
+    ///
+    /// # Errors
+    /// If the configuration cannot be hashed.
+    pub fn new(
+        config: Config,
+        hardware: serde_json::Value,
+        data: serde_json::Value,
+    ) -> Result<Self> {
+        Ok(Self {
+            schema_version: SCHEMA_VERSION,
+            protocol_version: PROTOCOL_VERSION,
+            provenance: Provenance::of_this_process(),
+            hardware,
+            config_sha256: config.sha256()?,
+            config,
+            data,
+            cells: Vec::new(),
+            summaries: Vec::new(),
+            warnings: Vec::new(),
+        })
+    }
+
+    /// Appends a finished cell and brings the summaries up to date.
+    pub fn push(&mut self, cell: Cell) {
+        self.cells.push(cell);
+        self.summaries = summary::summarise(&self.cells);
+    }
+
+    /// Reads a record from its file or from the folder of its run.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] if the file cannot be read, is not JSON, or is no record of this schema version.
+    pub fn load(path: &Path) -> Result<Self> {
+        let path = if path.is_dir() {
+            path.join(FILE_NAME)
+        } else {
+            path.to_owned()
+        };
+        let bad = |problem: String, advice: &str| {
+            Error::bad_input(path.display().to_string(), problem, advice)
+        };
+        const GIVE: &str = "give the folder of a run or its result.json";
+        let text = std::fs::read(&path).map_err(|error| bad(error.to_string(), GIVE))?;
+        let json: serde_json::Value = serde_json::from_slice(&text)
+            .map_err(|error| bad(format!("not JSON: {error}"), GIVE))?;
+        match json
+            .get("schema_version")
+            .and_then(serde_json::Value::as_u64)
+        {
+            None => Err(bad(
+                "not the record of a run: it has no schema_version".into(),
+                GIVE,
+            )),
+            Some(version) if version != u64::from(SCHEMA_VERSION) => Err(bad(
+                format!("schema version {version}, and this program reads {SCHEMA_VERSION}"),
+                "read it with the version of bkbench that wrote it",
+            )),
+            Some(_) => serde_json::from_value(json)
+                .map_err(|error| bad(format!("a damaged record: {error}"), "run it again")),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Means over seeds.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cell, Finite, LongContextMetrics, Outcome};
+use crate::stats::Estimate;
+
+/// One model at one sequence length over all seeds. Estimates are over the completed seeds and absent exactly
+/// where none completed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// Registered name of the model.
+    pub model: String,
+    /// Sequence length, in tokens.
+    pub seq_len: usize,
+    /// Seeds that completed.
+    pub n_seeds: usize,
+    /// Number of cells by the name of their outcome.
+    pub outcomes: BTreeMap<String, usize>,
+    /// Whether any seed diverged.
+    pub diverged: bool,
+    /// Sum over all seeds of the steps that were not finite.
+    pub nan_count: u64,
+    /// Final training loss, nats per token.
+    pub final_loss_nats: Option<Estimate>,
+    /// Mean gradient norm of a training.
+    pub gradient_norm_mean: Option<Estimate>,
+    /// Standard deviation of the gradient norm within a training.
+    pub gradient_norm_std: Option<Estimate>,
+    /// Held-out loss, nats per token.
+    pub nll_nats: Option<Estimate>,
+    /// Held-out perplexity per token.
+    pub token_perplexity: Option<Estimate>,
+    /// Held-out bits per byte.
+    pub bits_per_byte: Option<Estimate>,
+    /// Training tokens per second.
+    pub tokens_per_second: Option<Estimate>,
+}
+
+/// Groups cells by sequence length and model, each in order of first appearance.
+pub(super) fn summarise(cells: &[Cell]) -> Vec<Summary> {
+    let mut groups: Vec<Vec<&Cell>> = Vec::new();
+    for cell in cells {
+        match groups
+            .iter_mut()
+            .find(|group| (group[0].seq_len, &group[0].model) == (cell.seq_len, &cell.model))
+        {
+            Some(group) => group.push(cell),
+            None => groups.push(vec![cell]),
+        }
+    }
+    groups.iter().map(|group| summary(group)).collect()
+}
+
+/// Summarises the cells, at least one, of one model at one length.
+fn summary(cells: &[&Cell]) -> Summary {
+    let mut outcomes = BTreeMap::new();
+    for cell in cells {
+        *outcomes.entry(cell.outcome.name().to_owned()).or_default() += 1;
+    }
+    let completed: Vec<&LongContextMetrics> = cells
+        .iter()
+        .filter(|cell| cell.outcome == Outcome::Completed)
+        .filter_map(|cell| cell.metrics.as_ref())
+        .collect();
+    let over_seeds = |value: fn(&LongContextMetrics) -> Option<Finite>| {
+        let values: Vec<f64> = completed
+            .iter()
+            .filter_map(|metrics| value(metrics))
+            .map(Finite::get)
+            .collect();
+        Estimate::of(&values)
+    };
+    Summary {
+        model: cells[0].model.clone(),
+        seq_len: cells[0].seq_len,
+        n_seeds: completed.len(),
+        diverged: outcomes.contains_key("diverged"),
+        outcomes,
+        nan_count: cells
+            .iter()
+            .filter_map(|cell| cell.metrics.as_ref())
+            .map(|metrics| metrics.nan_count)
+            .sum(),
+        final_loss_nats: over_seeds(|metrics| metrics.final_loss_nats),
+        gradient_norm_mean: over_seeds(|metrics| metrics.gradient_norm_mean),
+        gradient_norm_std: over_seeds(|metrics| metrics.gradient_norm_std),
+        nll_nats: over_seeds(|metrics| Some(metrics.evaluation.as_ref()?.nll_nats)),
+        token_perplexity: over_seeds(|metrics| metrics.evaluation.as_ref()?.token_perplexity),
+        bits_per_byte: over_seeds(|metrics| Some(metrics.evaluation.as_ref()?.bits_per_byte)),
+        tokens_per_second: over_seeds(|metrics| metrics.tokens_per_second),
+    }
+}

@@ -1,0 +1,105 @@
+//! What a reader must know before quoting a number: typed, with advice.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Finite;
+
+/// A reservation about the results of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Warning {
+    /// Too short a training to speak of stability.
+    TooFewSteps {
+        /// Steps taken in each cell.
+        steps: u64,
+        /// Steps from which on a claim is supported.
+        needed: u64,
+    },
+    /// A trained model hardly beats token frequencies.
+    NothingLearned {
+        /// The model.
+        model: String,
+        /// Sequence length, in tokens.
+        seq_len: usize,
+        /// The seed.
+        seed: u64,
+        /// What it reached on held-out text, nats per token.
+        nll_nats: Finite,
+        /// What it had to reach.
+        needed_nats: Finite,
+    },
+    /// Too few repetitions for a claim.
+    FewSeeds {
+        /// Seeds of the run.
+        count: u64,
+    },
+    /// The training text was read more than once.
+    RepeatedData {
+        /// Passes over it at the longest sequence length.
+        epochs: Finite,
+    },
+    /// The adapter is a program on the CPU: its times say nothing about a GPU.
+    SoftwareAdapter {
+        /// Its name.
+        name: String,
+    },
+    /// Something to know about the device that was chosen.
+    DeviceNote {
+        /// The note.
+        note: String,
+    },
+    /// The models differ widely in a size that was not matched.
+    UnequalSize {
+        /// The size: `total`, `active` or `flops`.
+        basis: String,
+        /// Largest over smallest.
+        ratio: Finite,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooFewSteps { steps, needed } => write!(
+                f,
+                "{steps} steps are too few for a claim about stability; take --steps {needed} or more"
+            ),
+            Self::NothingLearned {
+                model,
+                seq_len,
+                seed,
+                nll_nats,
+                needed_nats,
+            } => write!(
+                f,
+                "{model} at length {seq_len}, seed {seed}, reached {:.3} nats per token on held-out text and needed \
+                 {:.3} to show that it learned anything; take more steps or another learning rate",
+                nll_nats.get(),
+                needed_nats.get()
+            ),
+            Self::FewSeeds { count } => {
+                write!(
+                    f,
+                    "{count} seed(s) say little about the spread; take --num_seeds 5 or more"
+                )
+            }
+            Self::RepeatedData { epochs } => write!(
+                f,
+                "the training text was read {:.1} times; give a longer one by --text, or take fewer steps",
+                epochs.get()
+            ),
+            Self::SoftwareAdapter { name } => write!(
+                f,
+                "{name} is a software adapter: times and memory are those of the CPU; name a GPU by --device"
+            ),
+            Self::DeviceNote { note } => write!(f, "{note}"),
+            Self::UnequalSize { basis, ratio } => write!(
+                f,
+                "the models differ {:.1}x in {basis} size, which was not matched; read the comparison with that in mind",
+                ratio.get()
+            ),
+        }
+    }
+}
