@@ -1,3 +1,11 @@
 //! Adapters and devices: the only maker of a burn device, and the one place where values are read back.
 
+pub mod adapters;
+pub mod choice;
+mod device;
+mod fingerprint;
 pub mod read;
+
+pub use choice::DeviceChoice;
+pub use device::{Hardware, open};
+pub use fingerprint::Fingerprint;

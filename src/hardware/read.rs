@@ -46,7 +46,7 @@ fn read<E: Element>(
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         data()?
             .convert::<E>()
-            .into_vec::<E>()
+            .try_into_vec::<E>()
             .map_err(|e| format!("{e:?}"))
     }));
     let failed = |reason| Error::Device {

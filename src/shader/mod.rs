@@ -5,6 +5,7 @@
 //! `const NAME: u32 = 64u; // @spec` takes its value from a [`Spec`], and a line `// #import name` is
 //! replaced by `shaders/shared/name.wgsl`. An unknown name in either is an error, never a warning.
 
+pub mod budget;
 pub mod catalog;
 
 use crate::{Error, Result};

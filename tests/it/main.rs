@@ -1,3 +1,4 @@
 //! All integration tests in one binary: one link of the whole tree.
 
+mod hardware;
 mod support;

@@ -1,0 +1,117 @@
+//! The only maker of a burn device, from the very adapter that is reported.
+
+use burn::tensor::Device;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::adapters::{Cpu, Found, found, instance, list};
+use super::choice::{DeviceChoice, Pick};
+use super::fingerprint::Fingerprint;
+use crate::{Error, Result};
+
+/// An open device.
+#[derive(Debug, Clone)]
+pub struct Hardware {
+    /// The burn device, without autodiff.
+    pub device: Device,
+    /// What must agree before results may be pooled.
+    pub fingerprint: Fingerprint,
+    /// What the choice rests on, to print and to record: fallbacks, namesakes.
+    pub notes: Vec<String>,
+}
+
+/// Opens the device that `choice` names. Opening it twice gives the same device.
+///
+/// `require_adapter` is a name or a part of it (capitals do not matter) that the device must have.
+///
+/// # Errors
+/// [`Error::BadInput`] when there is no such device or it is not the required one;
+/// [`Error::Device`] when the driver refuses to open it.
+pub fn open(choice: &DeviceChoice, require_adapter: Option<&str>) -> Result<Hardware> {
+    // `--device cpu` must work where asking the graphics drivers does not.
+    let adapters = if *choice == DeviceChoice::Cpu {
+        Vec::new()
+    } else {
+        list()
+    };
+    let (pick, notes) = choice.choose(&adapters)?;
+    let fingerprint = match pick {
+        Pick::Cpu => Fingerprint::of_cpu(&Cpu::detect()),
+        Pick::Adapter(index) => Fingerprint::of_adapter(&adapters[index]),
+    };
+    if let Some(required) = require_adapter {
+        let name = &fingerprint.adapter;
+        if !name.to_lowercase().contains(&required.to_lowercase()) {
+            return Err(Error::bad_input(
+                format!("require_adapter '{required}'"),
+                format!("device '{choice}' is {name}"),
+                "name that adapter with --device, or take the requirement out",
+            ));
+        }
+    }
+    let device = match pick {
+        Pick::Cpu => Device::flex(),
+        Pick::Adapter(index) => registered(index)?,
+    };
+    Ok(Hardware {
+        device,
+        fingerprint,
+        notes,
+    })
+}
+
+impl Hardware {
+    /// Bytes that tensors hold on the device now; `None` on the CPU backend, which does not count them.
+    pub fn memory_in_use(&self) -> Option<u64> {
+        self.device
+            .memory_pool_usage()
+            .map(|usage| usage.bytes_in_use)
+    }
+}
+
+/// The burn device on the adapter at `index`: burn registers a device for good, so each is made once.
+fn registered(index: usize) -> Result<Device> {
+    static DEVICES: Mutex<Option<HashMap<usize, Device>>> = Mutex::new(None);
+    let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+    let devices = devices.get_or_insert_default();
+    if let Some(device) = devices.get(&index) {
+        return Ok(device.clone());
+    }
+    let device = register(&found()[index])?;
+    devices.insert(index, device.clone());
+    Ok(device)
+}
+
+fn register(Found { about, handle }: &Found) -> Result<Device> {
+    let failed = |reason: String| Error::Device {
+        doing: format!("opening {about}"),
+        reason,
+    };
+    let (device, queue) = pollster::block_on(
+        handle.request_device(&wgpu::DeviceDescriptor {
+            label: None,
+            // burn takes every feature the adapter has for granted. The experimental ones need an
+            // unsafe token, and burn's WGSL uses none.
+            required_features: handle
+                .features()
+                .difference(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS)
+                .difference(wgpu::Features::all_experimental_mask()),
+            required_limits: handle.limits(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            trace: wgpu::Trace::Off,
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+        }),
+    )
+    .map_err(|error| failed(error.to_string()))?;
+    let setup = burn::tensor::wgpu::WgpuSetup {
+        instance: instance().clone(),
+        adapter: handle.clone(),
+        device,
+        queue,
+        backend: handle.get_info().backend,
+    };
+    Device::wgpu_options()
+        .setup(setup)
+        .init()
+        .map_err(|error| failed(error.to_string()))
+}
