@@ -1,5 +1,7 @@
 //! Command line: clap types, progress, exit codes.
 
+pub mod devices;
+
 use std::process::ExitCode;
 
 /// Parses the command line, runs the command and returns its exit code.
