@@ -56,6 +56,26 @@ pub(crate) fn empty(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) ->
     )
 }
 
+/// `words` on the device of `like`.
+pub(crate) fn upload(like: &CubeTensor, words: &[u32]) -> CubeTensor {
+    let buffer = like.client.create_from_slice(bytemuck::cast_slice(words));
+    CubeTensor::new_contiguous(
+        like.client.clone(),
+        like.device.clone(),
+        Shape::from([words.len()]),
+        buffer,
+        DType::U32,
+    )
+}
+
+/// Workgroups of `size` invocations for `n` independent items, in two dimensions because one holds
+/// 65,535 at most. A kernel finds its item as
+/// `(workgroup_id.x + workgroup_id.y * num_workgroups.x) * size + local_invocation_index`.
+pub(crate) fn workgroups_for(n: usize, size: u32) -> [u32; 3] {
+    let groups = n.div_ceil(size as usize) as u32;
+    [groups.min(65_535), groups.div_ceil(65_535), 1]
+}
+
 /// Dispatches `workgroups` of `kernel`. `buffers` are contiguous, in binding order, inputs first;
 /// `params` are the words of the uniform that follows them.
 pub(crate) fn launch(
@@ -80,16 +100,17 @@ pub(crate) fn launch(
         return;
     }
     DISPATCHES.fetch_add(1, Ordering::Relaxed);
-    // Saying who writes lets a failed launch taint only its outputs: inputs stay readable.
+    // Saying who writes lets a failed launch taint only its outputs: inputs stay readable. Outputs count
+    // as read too, because a kernel may update one in place.
     let arguments = buffers
         .iter()
         .enumerate()
         .fold(KernelArguments::new(), |arguments, (i, t)| {
-            let written = i >= kernel.n_inputs;
-            let io = if written {
-                BufferIOAttr::WriteOnly
-            } else {
+            let read_only = i < kernel.n_inputs;
+            let io = if read_only {
                 BufferIOAttr::ReadOnly
+            } else {
+                BufferIOAttr::ReadWrite
             };
             arguments.with_buffer_io(t.handle.clone().binding(), io)
         });

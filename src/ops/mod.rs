@@ -13,3 +13,4 @@ mod launch;
 pub mod linear_cross_entropy;
 pub mod resolvent_diag;
 pub mod selective_scan;
+mod sums;

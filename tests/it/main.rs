@@ -1,4 +1,6 @@
 //! All integration tests in one binary: one link of the whole tree.
 
+mod causal_conv;
+mod compare;
 mod hardware;
 mod support;

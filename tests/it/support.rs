@@ -1,21 +1,87 @@
 //! Devices and data for the tests.
 
-use bkbench::hardware::{DeviceChoice, open};
-use burn::tensor::Device;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use std::sync::OnceLock;
 
 /// The CPU backend.
-pub fn cpu() -> Device {
+pub(crate) fn cpu() -> Device {
     Device::flex()
 }
 
 /// The wgpu device of this machine: a real GPU or the software adapter that scripts/setup.sh installs.
 /// A machine without any adapter fails the test: nothing is skipped silently.
-pub fn wgpu() -> Device {
-    let choice = DeviceChoice::Wgpu {
-        api: None,
-        which: None,
-    };
-    open(&choice, None)
-        .expect("a wgpu adapter; scripts/setup.sh installs a software one")
-        .device
+pub(crate) fn wgpu() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    DEVICE
+        .get_or_init(|| {
+            Device::wgpu_options()
+                .graphics_api(burn::tensor::wgpu::WgpuBackend::Vulkan)
+                .init()
+                .expect("a Vulkan adapter; scripts/setup.sh installs a software one")
+        })
+        .clone()
+}
+
+/// A float tensor of `dtype` from values.
+pub(crate) fn tensor<const D: usize>(
+    values: &[f64],
+    shape: [usize; D],
+    device: &Device,
+    dtype: DType,
+) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), (device, dtype))
+}
+
+/// The values of a float tensor.
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+    bkbench::hardware::read::doubles(tensor, "reading a test's tensor").expect("a working device")
+}
+
+/// A folder of golden vectors committed with the tests: the manifest and the tensors of one operation.
+pub(crate) struct Golden {
+    /// The manifest's cases.
+    pub(crate) cases: Vec<serde_json::Value>,
+    bytes: Vec<u8>,
+    header: serde_json::Value,
+}
+
+impl Golden {
+    /// `tests/golden/<name>.{json,safetensors}`.
+    pub(crate) fn read(name: &str) -> Self {
+        let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(format!("{path}.json")).expect("the manifest");
+        let manifest: serde_json::Value = serde_json::from_str(&text).expect("a JSON manifest");
+        let file = std::fs::read(format!("{path}.safetensors")).expect("the tensors");
+        let (len, rest) = file.split_first_chunk().expect("a header length");
+        let (header, bytes) = rest.split_at(u64::from_le_bytes(*len) as usize);
+        Self {
+            cases: manifest["cases"].as_array().expect("cases").clone(),
+            header: serde_json::from_slice(header).expect("a JSON header"),
+            bytes: bytes.to_vec(),
+        }
+    }
+
+    /// The values of `tensor` in a case, if the case has it.
+    pub(crate) fn tensor(&self, case: &serde_json::Value, tensor: &str) -> Option<Vec<f64>> {
+        let entry = self
+            .header
+            .get(format!("{}/{tensor}", case["name"].as_str()?))?;
+        let offset = |i: usize| entry["data_offsets"][i].as_u64().expect("an offset") as usize;
+        let bytes = &self.bytes[offset(0)..offset(1)];
+        Some(match entry["dtype"].as_str() {
+            Some("F32") => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&b| f64::from(f32::from_le_bytes(b)))
+                .collect(),
+            Some("F64") => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&b| f64::from_le_bytes(b))
+                .collect(),
+            other => panic!("{tensor}: dtype {other:?}"),
+        })
+    }
 }

@@ -4,6 +4,8 @@
 //! their CPU twins, so that a mistake there cannot hide here. Slices are row-major in the project's
 //! layout `[batch, seq, channel]`.
 
+pub mod causal_conv;
+
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// The arithmetic the oracle needs: `f64`, or a number that counts its operations.
