@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// A registered data set.
+    /// The name of a dataset.
     pub dataset: String,
-    /// A UTF-8 text file that takes the place of the data set.
+    /// A UTF-8 text file that takes the place of the dataset.
     pub text: Option<PathBuf>,
     /// `bytes`, `gpt2` or a tokenizer.json file.
     pub tokenizer: String,

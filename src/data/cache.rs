@@ -44,10 +44,6 @@ impl CacheFile {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The tokens, or `None` where there is no file.
     ///
     /// # Errors

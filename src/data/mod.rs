@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use batches::{Batch, Batches, EvalWindow, eval_windows};
 pub use cache::cache_dir;
-pub use text::read_utf8;
+pub use text::{EMBEDDED, read_utf8};
 pub use tokenizer::Tokenizer;
 pub use tokens::Tokens;
 
@@ -21,6 +21,9 @@ use crate::{Error, Result};
 use cache::{CacheFile, Split};
 use text::Text;
 use tokens::Width;
+
+/// Datasets that documents and configurations may name before they can be read.
+const PLANNED: [&str; 5] = ["wikitext-2", "wikitext-103", "ptb", "c4", "pile"];
 
 /// A text as tokens, split into a part to train on and a part to evaluate on.
 ///
@@ -155,15 +158,29 @@ pub fn load_with_cache(
     })
 }
 
+/// Whether `name` is the name of a dataset, rather than of a file.
+pub fn is_name(name: &str) -> bool {
+    name.starts_with("embedded:") || PLANNED.contains(&name)
+}
+
 fn open(config: &DataConfig) -> Result<Text> {
     if let Some(path) = &config.text {
         return Text::read(path);
     }
-    Err(Error::UnknownName {
-        kind: "dataset",
-        name: config.dataset.clone(),
-        known: vec![],
-    })
+    match config.dataset.as_str() {
+        EMBEDDED => Text::embedded(),
+        name if PLANNED.contains(&name) => Err(Error::NotAvailableYet {
+            what: format!("dataset {name}"),
+        }),
+        name => {
+            let known = vec![EMBEDDED.into()];
+            Err(Error::UnknownName {
+                kind: "dataset",
+                name: name.into(),
+                known,
+            })
+        }
+    }
 }
 
 /// The tokens of `passages`, from `cache` where it has them.

@@ -9,12 +9,17 @@ use super::cache::Split;
 use super::tokens::hex;
 use crate::{Error, Result};
 
+/// Name of the embedded corpus.
+pub const EMBEDDED: &str = "embedded:kjv+austen";
 /// The held-out rule, in the words of the manifest.
 pub(super) const HELD_OUT_RULE: &str = "documents are cut at the first blank line after 16 KiB (the first line end or \
     character where there is none within 32 KiB); blocks whose sha256 mod 20 is 0 are held out; where that leaves a \
     side empty, the last 5 % of the text from a blank line on";
 /// Documents are cut into blocks of at least this many bytes, and at most twice as many.
 const BLOCK: usize = 16 << 10;
+
+/// The embedded corpus, made by `scripts/make_assets.py`: a form feed between documents.
+const CORPUS: &[u8] = include_bytes!("../../assets/corpus/kjv+austen.txt.zst");
 
 /// A text made of documents.
 #[derive(Debug)]
@@ -29,6 +34,32 @@ pub(super) struct Text {
 }
 
 impl Text {
+    /// The embedded corpus: the 66 books of the King James Version and Jane Austen's six novels.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the binary is damaged.
+    pub(super) fn embedded() -> Result<Self> {
+        let damaged = || Error::io("unpack", EMBEDDED);
+        let bytes = zstd::decode_all(CORPUS).map_err(damaged())?;
+        let sha256 = hex(&Sha256::digest(&bytes));
+        let content =
+            String::from_utf8(bytes).map_err(|error| damaged()(std::io::Error::other(error)))?;
+        let mut start = 0;
+        let ranges = content.split('\u{c}').map(|document| {
+            let range = start..start + document.len();
+            start = range.end + 1;
+            range
+        });
+        let documents = ranges.collect();
+        Ok(Self {
+            name: EMBEDDED.into(),
+            source: "embedded".into(),
+            sha256,
+            content,
+            documents,
+        })
+    }
+
     /// A UTF-8 file, as one document.
     ///
     /// # Errors

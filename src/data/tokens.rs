@@ -142,13 +142,15 @@ impl fmt::Debug for Tokens {
         f.debug_struct("Tokens")
             .field("len", &self.len)
             .field("width", &self.width)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes
+        .iter()
+        .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]
