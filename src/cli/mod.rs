@@ -1,5 +1,6 @@
 //! Command line: clap types, progress, exit codes.
 
+pub mod data;
 pub mod devices;
 
 use std::process::ExitCode;
