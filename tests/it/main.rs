@@ -2,5 +2,6 @@
 
 mod causal_conv;
 mod compare;
+mod data;
 mod hardware;
 mod support;
