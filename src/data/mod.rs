@@ -8,6 +8,7 @@ mod tokens;
 
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use batches::{Batch, Batches, EvalWindow, eval_windows};
@@ -227,14 +228,15 @@ fn cached_tokens(
 }
 
 fn encode(passages: &[&str], tokenizer: &Tokenizer) -> Result<Tokens> {
-    let mut ids = Vec::new();
-    for (i, passage) in passages.iter().enumerate() {
-        if i > 0 {
-            ids.extend(tokenizer.separator());
-        }
-        ids.extend(tokenizer.encode(passage)?);
-    }
-    Ok(Tokens::from_ids(&ids, tokenizer.vocab_size()))
+    let parts: Result<Vec<_>> = passages
+        .par_iter()
+        .map(|passage| tokenizer.encode(passage))
+        .collect();
+    let separator: Vec<u32> = tokenizer.separator().into_iter().collect();
+    Ok(Tokens::from_ids(
+        &parts?.join(&separator[..]),
+        tokenizer.vocab_size(),
+    ))
 }
 
 impl SplitManifest {
