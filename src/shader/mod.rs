@@ -7,6 +7,10 @@
 
 pub mod budget;
 pub mod catalog;
+pub mod lint;
+pub mod reflect;
+pub mod translate;
+pub mod validate;
 
 use crate::{Error, Result};
 
@@ -58,6 +62,11 @@ impl Spec {
 }
 
 impl Kernel {
+    /// The constants that a [`Spec`] may set, with their values in the file.
+    pub fn constants(&self) -> Vec<(&'static str, Value)> {
+        self.source.lines().filter_map(spec_value).collect()
+    }
+
     /// The text that is compiled: imports resolved, `@spec` constants replaced.
     ///
     /// # Errors
@@ -102,11 +111,46 @@ impl Kernel {
 /// The constant's name when `line` declares one for specialisation.
 fn spec_line(line: &str) -> Option<&str> {
     let declaration = line.trim_end().strip_suffix("// @spec")?;
-    Some(
-        declaration
-            .strip_prefix("const ")?
-            .split_once(':')?
-            .0
-            .trim(),
-    )
+    Some(declaration.strip_prefix("const ")?.split_once(':')?.0.trim())
+}
+
+/// The constant's name and its value in the file, when `line` declares one for specialisation.
+fn spec_value(line: &str) -> Option<(&str, Value)> {
+    let name = spec_line(line)?;
+    let (_, value) = line.split_once('=')?;
+    let value = match value.split_once(';')?.0.trim() {
+        "true" => Value::Bool(true),
+        "false" => Value::Bool(false),
+        number => Value::U32(number.strip_suffix('u')?.parse().ok()?),
+    };
+    Some((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KERNEL: Kernel = Kernel {
+        name: "k",
+        source: "const N: u32 = 64u; // @spec\nconst ON: bool = true; // @spec\nconst M: u32 = 1u;\n",
+        n_inputs: 0,
+        n_outputs: 0,
+    };
+
+    #[test]
+    fn specialisation_replaces_tagged_constants_only() {
+        assert_eq!(KERNEL.constants(), [("N", Value::U32(64)), ("ON", Value::Bool(true))]);
+        let text = KERNEL.specialise(&Spec::new().u32("N", 8).bool("ON", false)).unwrap();
+        assert_eq!(text, "const N: u32 = 8u;\nconst ON: bool = false;\nconst M: u32 = 1u;\n");
+        for unknown in ["M", "X"] {
+            assert!(KERNEL.specialise(&Spec::new().u32(unknown, 8)).is_err());
+        }
+    }
+
+    #[test]
+    fn an_unknown_import_is_an_error() {
+        let kernel = Kernel { source: "// #import nothing\n", ..KERNEL };
+        let report = kernel.specialise(&Spec::new()).unwrap_err().to_string();
+        assert!(report.contains("nothing"));
+    }
 }
