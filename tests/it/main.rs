@@ -4,4 +4,5 @@ mod causal_conv;
 mod compare;
 mod data;
 mod hardware;
+mod shaders;
 mod support;
