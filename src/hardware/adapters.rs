@@ -248,6 +248,11 @@ pub fn list() -> Vec<Adapter> {
     found().iter().map(|found| found.about.clone()).collect()
 }
 
+/// wgpu's handle of the adapter at `index` of [`list`], for those who make a device of their own.
+pub fn handle(index: usize) -> Option<wgpu::Adapter> {
+    Some(found().get(index)?.handle.clone())
+}
+
 /// The CPU that the CPU backend runs on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cpu {

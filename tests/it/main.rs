@@ -4,5 +4,6 @@ mod causal_conv;
 mod compare;
 mod data;
 mod hardware;
+mod plain;
 mod shaders;
 mod support;

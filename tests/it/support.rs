@@ -1,7 +1,7 @@
 //! Devices and data for the tests.
 
+use bkbench::hardware::{DeviceChoice, open};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use std::sync::OnceLock;
 
 /// The CPU backend.
 pub(crate) fn cpu() -> Device {
@@ -11,15 +11,13 @@ pub(crate) fn cpu() -> Device {
 /// The wgpu device of this machine: a real GPU or the software adapter that scripts/setup.sh installs.
 /// A machine without any adapter fails the test: nothing is skipped silently.
 pub(crate) fn wgpu() -> Device {
-    static DEVICE: OnceLock<Device> = OnceLock::new();
-    DEVICE
-        .get_or_init(|| {
-            Device::wgpu_options()
-                .graphics_api(burn::tensor::wgpu::WgpuBackend::Vulkan)
-                .init()
-                .expect("a Vulkan adapter; scripts/setup.sh installs a software one")
-        })
-        .clone()
+    let choice = DeviceChoice::Wgpu {
+        api: None,
+        which: None,
+    };
+    open(&choice, None)
+        .expect("a wgpu adapter; scripts/setup.sh installs a software one")
+        .device
 }
 
 /// A float tensor of `dtype` from values.
