@@ -111,7 +111,13 @@ impl Kernel {
 /// The constant's name when `line` declares one for specialisation.
 fn spec_line(line: &str) -> Option<&str> {
     let declaration = line.trim_end().strip_suffix("// @spec")?;
-    Some(declaration.strip_prefix("const ")?.split_once(':')?.0.trim())
+    Some(
+        declaration
+            .strip_prefix("const ")?
+            .split_once(':')?
+            .0
+            .trim(),
+    )
 }
 
 /// The constant's name and its value in the file, when `line` declares one for specialisation.
@@ -139,9 +145,17 @@ mod tests {
 
     #[test]
     fn specialisation_replaces_tagged_constants_only() {
-        assert_eq!(KERNEL.constants(), [("N", Value::U32(64)), ("ON", Value::Bool(true))]);
-        let text = KERNEL.specialise(&Spec::new().u32("N", 8).bool("ON", false)).unwrap();
-        assert_eq!(text, "const N: u32 = 8u;\nconst ON: bool = false;\nconst M: u32 = 1u;\n");
+        assert_eq!(
+            KERNEL.constants(),
+            [("N", Value::U32(64)), ("ON", Value::Bool(true))]
+        );
+        let text = KERNEL
+            .specialise(&Spec::new().u32("N", 8).bool("ON", false))
+            .unwrap();
+        assert_eq!(
+            text,
+            "const N: u32 = 8u;\nconst ON: bool = false;\nconst M: u32 = 1u;\n"
+        );
         for unknown in ["M", "X"] {
             assert!(KERNEL.specialise(&Spec::new().u32(unknown, 8)).is_err());
         }
@@ -149,7 +163,10 @@ mod tests {
 
     #[test]
     fn an_unknown_import_is_an_error() {
-        let kernel = Kernel { source: "// #import nothing\n", ..KERNEL };
+        let kernel = Kernel {
+            source: "// #import nothing\n",
+            ..KERNEL
+        };
         let report = kernel.specialise(&Spec::new()).unwrap_err().to_string();
         assert!(report.contains("nothing"));
     }
