@@ -1,1 +1,3 @@
 //! Plots and reports from result files alone.
+
+pub mod plot;
