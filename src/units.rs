@@ -27,6 +27,23 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// A number of things; prints with separators ("1,048,576").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Count(pub u64);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (i, digit) in digits.chars().enumerate() {
+            if i > 0 && (digits.len() - i) % 3 == 0 {
+                f.write_str(",")?;
+            }
+            write!(f, "{digit}")?;
+        }
+        Ok(())
+    }
+}
+
 /// A duration in seconds; prints as "850 ms", "12.3 s", "4 min 05 s", "2 h 03 min".
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, serde::Serialize, serde::Deserialize)]
 pub struct Seconds(pub f64);
@@ -64,6 +81,10 @@ mod tests {
     fn quantities_print_with_their_units() {
         assert_eq!(Bytes(512).to_string(), "512 B");
         assert_eq!(Bytes(3 << 19).to_string(), "1.50 MiB");
+        assert_eq!(Count(0).to_string(), "0");
+        assert_eq!(Count(512).to_string(), "512");
+        assert_eq!(Count(8192).to_string(), "8,192");
+        assert_eq!(Count(1_048_576).to_string(), "1,048,576");
         assert_eq!(Seconds(0.85).to_string(), "850 ms");
         assert_eq!(Seconds(245.0).to_string(), "4 min 05 s");
         assert_eq!(Seconds(7380.0).to_string(), "2 h 03 min");

@@ -2,44 +2,153 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::writer::synced_json;
 use super::{RunRecord, Summary};
 use crate::stats::Estimate;
 use crate::{Error, Result};
 
-/// The record in the guide's shape.
-///
-/// Over seeds, `final_loss`, `token_perplexity` and `gradient_norm_*` are means over completed seeds, `null` exactly where
-/// none completed; `nan_count` is a sum and `diverged` an "any". `ci95` holds the t interval of `final_loss`.
-pub fn guide_json(record: &RunRecord) -> Value {
-    let mut root = Map::new();
-    for summary in &record.summaries {
-        let setting = root
-            .entry(format!("seq_len_{}", summary.seq_len))
-            .or_insert_with(|| json!({}));
-        setting[&summary.model] = entry(summary);
-    }
-    Value::Object(root)
+const PREFIX: &str = "seq_len_";
+
+/// Values of one model at one length, over seeds: `final_loss`, `token_perplexity` and `gradient_norm_*` are means over
+/// completed seeds, `null` where none completed; `nan_count` is a sum and `diverged` an "any".
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GuideEntry {
+    /// Final training loss, nats per token.
+    pub final_loss: Option<f64>,
+    /// Mean gradient norm of a training.
+    pub gradient_norm_mean: Option<f64>,
+    /// Standard deviation of the gradient norm within a training.
+    pub gradient_norm_std: Option<f64>,
+    /// Steps that were not finite.
+    pub nan_count: u64,
+    /// Whether any seed diverged.
+    pub diverged: bool,
+    /// Held-out perplexity per token; this and what follows is more than the guide has.
+    #[serde(default)]
+    pub token_perplexity: Option<f64>,
+    /// Completed seeds.
+    #[serde(default)]
+    pub n_seeds: Option<usize>,
+    /// Number of cells by outcome.
+    #[serde(default)]
+    pub outcomes: Map<String, Value>,
+    /// Ends of the 95 % t interval of `final_loss`.
+    #[serde(default)]
+    pub ci95: Option<[f64; 2]>,
 }
 
-fn entry(summary: &Summary) -> Value {
-    let mean = |estimate: Option<Estimate>| estimate.map(|estimate| estimate.mean);
-    let interval = summary
-        .final_loss_nats
-        .and_then(|estimate| estimate.interval);
-    json!({
-        "final_loss": mean(summary.final_loss_nats),
-        "gradient_norm_mean": mean(summary.gradient_norm_mean),
-        "gradient_norm_std": mean(summary.gradient_norm_std),
-        "nan_count": summary.nan_count,
-        "diverged": summary.diverged,
-        "token_perplexity": mean(summary.token_perplexity),
-        "n_seeds": summary.n_seeds,
-        "outcomes": summary.outcomes,
-        "ci95": interval.map(|interval| [interval.low, interval.high]),
-    })
+impl GuideEntry {
+    fn new(summary: &Summary) -> Self {
+        let mean = |estimate: Option<Estimate>| estimate.map(|estimate| estimate.mean);
+        let interval = summary
+            .final_loss_nats
+            .and_then(|estimate| estimate.interval);
+        Self {
+            final_loss: mean(summary.final_loss_nats),
+            gradient_norm_mean: mean(summary.gradient_norm_mean),
+            gradient_norm_std: mean(summary.gradient_norm_std),
+            nan_count: summary.nan_count,
+            diverged: summary.diverged,
+            token_perplexity: mean(summary.token_perplexity),
+            n_seeds: Some(summary.n_seeds),
+            outcomes: summary
+                .outcomes
+                .iter()
+                .map(|(name, &n)| (name.clone(), n.into()))
+                .collect(),
+            ci95: interval.map(|interval| [interval.low, interval.high]),
+        }
+    }
+}
+
+/// The long-context results in the guide's shape, lengths and models in the order of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuideResults {
+    /// Sequence length and, by model name, its values.
+    pub settings: Vec<(usize, Vec<(String, GuideEntry)>)>,
+}
+
+impl GuideResults {
+    /// The summaries of a record.
+    pub fn new(record: &RunRecord) -> Self {
+        let mut settings: Vec<(usize, Vec<_>)> = Vec::new();
+        for summary in &record.summaries {
+            let entry = (summary.model.clone(), GuideEntry::new(summary));
+            match settings
+                .iter_mut()
+                .find(|(seq_len, _)| *seq_len == summary.seq_len)
+            {
+                Some((_, models)) => models.push(entry),
+                None => settings.push((summary.seq_len, vec![entry])),
+            }
+        }
+        Self { settings }
+    }
+
+    /// The values of a model at a length.
+    pub fn entry(&self, seq_len: usize, model: &str) -> Option<&GuideEntry> {
+        let (_, models) = self
+            .settings
+            .iter()
+            .find(|(length, _)| *length == seq_len)?;
+        models
+            .iter()
+            .find(|(name, _)| name == model)
+            .map(|(_, entry)| entry)
+    }
+
+    /// The guide's JSON: `seq_len_<N>` -> model -> values.
+    pub fn to_json(&self) -> Value {
+        let setting = |(seq_len, models): &(usize, Vec<(String, GuideEntry)>)| {
+            let models: Map<String, Value> = models
+                .iter()
+                .map(|(name, entry)| (name.clone(), serde_json::json!(entry)))
+                .collect();
+            (format!("{PREFIX}{seq_len}"), Value::Object(models))
+        };
+        Value::Object(self.settings.iter().map(setting).collect())
+    }
+
+    /// Whether a document has keys of this shape.
+    pub(super) fn looks_like(json: &Value) -> bool {
+        json.as_object()
+            .is_some_and(|root| root.keys().any(|key| key.starts_with(PREFIX)))
+    }
+
+    /// Reads the guide's shape.
+    pub(super) fn from_json(json: Value, path: &Path) -> Result<Self> {
+        let bad = |problem: String| {
+            Error::bad_input(
+                path.display().to_string(),
+                problem,
+                "give a file that `bkbench run --output` wrote",
+            )
+        };
+        let root: Map<String, Value> =
+            serde_json::from_value(json).map_err(|error| bad(error.to_string()))?;
+        let setting = |(key, models): (String, Value)| {
+            let seq_len = key
+                .strip_prefix(PREFIX)
+                .and_then(|digits| digits.parse().ok());
+            let seq_len = seq_len.ok_or_else(|| bad(format!("key '{key}' is not {PREFIX}<N>")))?;
+            let models: Map<String, Value> =
+                serde_json::from_value(models).map_err(|error| bad(format!("{key}: {error}")))?;
+            let models =
+                models
+                    .into_iter()
+                    .map(|(name, entry)| match serde_json::from_value(entry) {
+                        Ok(entry) => Ok((name, entry)),
+                        Err(error) => Err(bad(format!("{key}, {name}: {error}"))),
+                    });
+            Ok((seq_len, models.collect::<Result<_>>()?))
+        };
+        Ok(Self {
+            settings: root.into_iter().map(setting).collect::<Result<_>>()?,
+        })
+    }
 }
 
 /// A file that does not exist yet and can be written: checked before a run, written after it.
@@ -77,8 +186,8 @@ impl GuideFile {
     /// # Errors
     /// If the file has come into being since, or cannot be written.
     pub fn write(self, record: &RunRecord) -> Result<()> {
-        let file =
-            synced_json(&guide_json(record), self.dir()).map_err(Error::io("write", &self.path))?;
+        let file = synced_json(&GuideResults::new(record).to_json(), self.dir())
+            .map_err(Error::io("write", &self.path))?;
         match file.persist_noclobber(&self.path) {
             Ok(_) => Ok(()),
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {

@@ -61,12 +61,12 @@ impl Curves {
         self.gradient_norm.push(Finite::new(gradient_norm));
     }
 
-    /// Mean loss of the last tenth of the steps (at least one); `None` without steps or if one of them is not finite.
+    /// Mean of the finite losses among the last tenth of the steps (at least one step).
     pub fn final_loss_nats(&self) -> Option<Finite> {
         let n_final = (self.loss_nats.len() as f64 * FINAL_FRACTION).ceil() as usize;
         let tail = &self.loss_nats[self.loss_nats.len() - n_final..];
-        let values: Option<Vec<f64>> = tail.iter().map(|loss| loss.map(Finite::get)).collect();
-        stats::mean(&values?).and_then(Finite::new)
+        let values: Vec<f64> = tail.iter().flatten().map(|loss| loss.get()).collect();
+        stats::mean(&values).and_then(Finite::new)
     }
 
     /// The gradient norms that are finite.

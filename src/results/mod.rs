@@ -15,9 +15,9 @@ mod writer;
 
 pub use cell::{Cell, CellKey, DivergenceCause, Outcome, Parameters};
 pub use finite::Finite;
-pub use guide::{GuideFile, guide_json};
+pub use guide::{GuideEntry, GuideFile, GuideResults};
 pub use longcontext::{Curves, Evaluation, LongContextMetrics};
-pub use record::{PROTOCOL_VERSION, Provenance, RunRecord, SCHEMA_VERSION};
+pub use record::{PROTOCOL_VERSION, Provenance, ResultsFile, RunRecord, SCHEMA_VERSION};
 pub use summary::Summary;
 pub use warning::Warning;
 pub use writer::{RunWriter, StepLine};

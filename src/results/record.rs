@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, Summary, Warning, summary};
+use super::{Cell, GuideResults, Summary, Warning, summary};
 use crate::config::Config;
 use crate::{Error, Result};
 
@@ -107,25 +107,20 @@ impl RunRecord {
     /// # Errors
     /// [`Error::BadInput`] if the file cannot be read, is not JSON, or is no record of this schema version.
     pub fn load(path: &Path) -> Result<Self> {
-        let path = if path.is_dir() {
-            path.join(FILE_NAME)
-        } else {
-            path.to_owned()
-        };
+        Self::from_json(read_json(path)?, path)
+    }
+
+    fn from_json(json: serde_json::Value, path: &Path) -> Result<Self> {
         let bad = |problem: String, advice: &str| {
             Error::bad_input(path.display().to_string(), problem, advice)
         };
-        const GIVE: &str = "give the folder of a run or its result.json";
-        let text = std::fs::read(&path).map_err(|error| bad(error.to_string(), GIVE))?;
-        let json: serde_json::Value = serde_json::from_slice(&text)
-            .map_err(|error| bad(format!("not JSON: {error}"), GIVE))?;
         match json
             .get("schema_version")
             .and_then(serde_json::Value::as_u64)
         {
             None => Err(bad(
                 "not the record of a run: it has no schema_version".into(),
-                GIVE,
+                WHAT_TO_GIVE,
             )),
             Some(version) if version != u64::from(SCHEMA_VERSION) => Err(bad(
                 format!("schema version {version}, and this program reads {SCHEMA_VERSION}"),
@@ -135,4 +130,42 @@ impl RunRecord {
                 .map_err(|error| bad(format!("a damaged record: {error}"), "run it again")),
         }
     }
+}
+
+const WHAT_TO_GIVE: &str = "give the folder of a run or its result.json";
+
+/// A file with results in one of the two shapes this program writes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ResultsFile {
+    /// `result.json`.
+    Record(Box<RunRecord>),
+    /// The file of `--output`.
+    Guide(GuideResults),
+}
+
+impl ResultsFile {
+    /// Reads either shape, or the record in the folder of a run.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] if the file cannot be read or has neither shape.
+    pub fn load(path: &Path) -> Result<Self> {
+        let json = read_json(path)?;
+        if GuideResults::looks_like(&json) {
+            GuideResults::from_json(json, path).map(Self::Guide)
+        } else {
+            RunRecord::from_json(json, path).map(|record| Self::Record(Box::new(record)))
+        }
+    }
+}
+
+/// The JSON in a file, or in the record's file of a folder.
+fn read_json(path: &Path) -> Result<serde_json::Value> {
+    let file = if path.is_dir() {
+        path.join(FILE_NAME)
+    } else {
+        path.to_owned()
+    };
+    let bad = |problem| Error::bad_input(file.display().to_string(), problem, WHAT_TO_GIVE);
+    let text = std::fs::read(&file).map_err(|error| bad(format!("cannot be read: {error}")))?;
+    serde_json::from_slice(&text).map_err(|error| bad(format!("not JSON: {error}")))
 }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{Cell, Finite, LongContextMetrics, Outcome};
 use crate::stats::Estimate;
 
-/// One model at one sequence length over all seeds. Estimates are over the completed seeds and absent exactly
-/// where none completed.
+/// One model at one sequence length over all seeds. Estimates are over the completed seeds; absent where none completed
+/// or one of them lacks the value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
@@ -67,12 +67,12 @@ fn summary(cells: &[&Cell]) -> Summary {
         .filter_map(|cell| cell.metrics.as_ref())
         .collect();
     let over_seeds = |value: fn(&LongContextMetrics) -> Option<Finite>| {
-        let values: Vec<f64> = completed
+        // All or nothing: a mean that leaves out a seed would not say so.
+        let values: Option<Vec<f64>> = completed
             .iter()
-            .filter_map(|metrics| value(metrics))
-            .map(Finite::get)
+            .map(|metrics| Some(value(metrics)?.get()))
             .collect();
-        Estimate::of(&values)
+        Estimate::of(&values?)
     };
     Summary {
         model: cells[0].model.clone(),

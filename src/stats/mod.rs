@@ -31,17 +31,17 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Summarises one value a run; `None` where there is no run or a value is not finite.
+    /// Summarises one value a run; `None` where there is no run, or where a value or a result is not finite.
     pub fn of(values: &[f64]) -> Option<Self> {
-        if values.iter().any(|value| !value.is_finite()) {
-            return None;
-        }
-        Some(Self {
+        let estimate = Self {
             mean: mean(values)?,
             sd: sample_sd(values),
             interval: t_interval(values),
             n: values.len(),
-        })
+        };
+        // The spread of finite values can still overflow, and a NaN among them reaches it too.
+        let finite = estimate.mean.is_finite() && estimate.sd.is_none_or(f64::is_finite);
+        finite.then_some(estimate)
     }
 }
 
@@ -134,6 +134,7 @@ mod tests {
         assert_eq!(Estimate::of(&[]), None);
         assert_eq!(Estimate::of(&[1.0, f64::NAN]), None);
         assert_eq!(Estimate::of(&[1.0, f64::INFINITY]), None);
+        assert_eq!(Estimate::of(&[1e200, -1e200]), None);
         assert_eq!(t_quantile(0.975, 0), None);
         let constant = Estimate::of(&[2.0, 2.0, 2.0]).unwrap();
         assert_eq!(constant.sd, Some(0.0));
