@@ -243,7 +243,7 @@ mod tests {
         fn a_split_loses_and_repeats_nothing(
             paragraphs in prop::collection::vec("[a-zé ]{1,40}", 1..4), repeat in 1_usize..2000, end in "\n|\n\n| \n \n|",
         ) {
-            let document = paragraphs.iter().map(|p| format!("{p}{end}")).collect::<String>().repeat(repeat);
+            let document = (paragraphs.join(&end) + &end).repeat(repeat);
             let text = text(&[document.clone(), "second\n\ndocument\n".into()]);
             let split = text.split();
             prop_assert_eq!(length(&split.train) + length(&split.eval), text.content.len());
