@@ -1,5 +1,6 @@
 //! All integration tests in one binary: one link of the whole tree.
 
+mod architecture;
 mod causal_conv;
 mod compare;
 mod data;
