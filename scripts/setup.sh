@@ -33,12 +33,12 @@ version=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
 [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
 command -v cargo > /dev/null ||
     fail "no cargo; install Rust $version: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
-if ! found=$(rustc --version 2>&1); then
-    command -v rustup > /dev/null || fail "rustc does not run: $found"
+if ! rustc --version > /dev/null 2>&1; then
+    command -v rustup > /dev/null || fail "rustc does not run and there is no rustup; install Rust $version"
     say "installing Rust $version"
     rustup toolchain install "$version" --profile minimal --component rustfmt --component clippy
-    found=$(rustc --version)
 fi
+found=$(rustc --version)
 oldest=$(printf '%s\n' "$version" "$(echo "$found" | cut -d' ' -f2)" | sort -V | head -n 1)
 [ "$oldest" = "$version" ] || fail "$found is older than $version; run: rustup update"
 say "$found"
@@ -52,7 +52,7 @@ if [ "$(uname -s)" = Linux ]; then
             compgen -G '/etc/vulkan/icd.d/*.json' > /dev/null
     }
     # ldconfig lies in /sbin, which is not on every user's path.
-    has_loader() { PATH="$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q 'libvulkan\.so\.1'; }
+    has_loader() { [[ $(PATH="$PATH:/sbin:/usr/sbin" ldconfig -p) == *libvulkan.so.1* ]]; }
     if has_driver && has_loader; then
         say "Vulkan loader and driver are there"
     elif command -v apt-get > /dev/null; then

@@ -5,32 +5,31 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 stage() {
-    local name=$1 start=$SECONDS
+    current=$1
+    local start=$SECONDS
     shift
-    printf '\n==> %s: %s\n' "$name" "$*"
+    printf '\n==> %s: %s\n' "$current" "$*"
     "$@"
-    stages+=("$(printf '%-12s %5d s' "$name" $((SECONDS - start)))")
+    times+=$(printf '%-12s %5d s' "$current" $((SECONDS - start)))$'\n'
 }
 
 summary() {
     local status=$?
-    printf '\n'
-    [ ${#stages[@]} -eq 0 ] || printf '%s\n' "${stages[@]}"
+    printf '\n%s' "$times"
     if [ $status -eq 0 ]; then
         printf 'test.sh: all stages passed in %d s\n' "$SECONDS"
     else
-        printf 'test.sh: FAILED after %d s, in the stage shown last above\n' "$SECONDS" >&2
+        printf 'test.sh: FAILED in stage %s after %d s\n' "$current" "$SECONDS" >&2
     fi
 }
 
-stages=()
+times='' current=none
 trap summary EXIT
 
-echo "A first build compiles about 600 crates (about 20 minutes on two cores); the tests take minutes after it."
+echo 'A first build compiles the whole dependency tree: about 20 minutes on two cores. The tests take minutes.'
 stage setup scripts/setup.sh
 [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
 stage build cargo build --locked --all-targets
 stage unit cargo test --locked --lib --bins
 stage integration cargo test --locked --test it
-[ -z "${BKBENCH_DATA:-}" ] || stage real-files cargo test --locked --test it -- --ignored
 stage docs cargo test --locked --doc
