@@ -20,10 +20,10 @@ pub enum Error {
         /// What the user can do.
         advice: String,
     },
-    /// A configuration with one or more problems, all of them listed.
-    #[error("the configuration has {} problem(s):\n  {}", problems.len(), problems.join("\n  "))]
+    /// A configuration with one or more problems, all of them named.
+    #[error("the configuration has {} problem(s): {}", problems.len(), problems.join("; "))]
     Config {
-        /// One line per problem.
+        /// What must hold and does not.
         problems: Vec<String>,
     },
     /// A name that is not registered.
@@ -71,14 +71,14 @@ pub enum Error {
 
     // ---- the run broke ----
     /// A file operation failed.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     Io {
         /// What was attempted ("read", "write", "create", ...).
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
+        /// The cause, part of the message and therefore no `source`.
+        cause: std::io::Error,
     },
     /// The device failed, or a value could not be read back from it.
     #[error("device failure while {doing}: {reason}")]
@@ -134,10 +134,10 @@ impl Error {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
+        move |cause| Self::Io {
             action,
             path,
-            source,
+            cause,
         }
     }
 }

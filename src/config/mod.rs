@@ -193,7 +193,7 @@ impl Config {
     /// Checks every value that can be checked without a device or data, and reports all problems at once.
     ///
     /// # Errors
-    /// [`Error::Config`] with one line per problem.
+    /// [`Error::Config`] with every problem.
     pub fn validate(&self) -> Result<()> {
         let problems = validate::problems(self);
         if problems.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::{Budget, Config};
 
-/// One line per problem, in the order of the sections.
+/// What must hold and does not, in the order of the sections.
 pub(super) fn problems(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     let mut require = |holds: bool, key: &str, requirement: &str| {
@@ -31,7 +31,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         ("model.d_conv", model.d_conv),
         ("model.expand", model.expand),
         ("model.n_experts", model.n_experts),
-        ("train.batch_size", config.train.batch_size),
+        ("train.batch_size (--batch_size)", config.train.batch_size),
         ("train.loss_chunk_tokens", config.train.loss_chunk_tokens),
     ] {
         require(value > 0, key, "at least 1");
@@ -60,8 +60,12 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
 
     let train = &config.train;
     match train.budget {
-        Budget::Steps(steps) => require(steps > 0, "train.budget.steps", "at least 1"),
-        Budget::NumEpochs(epochs) => require(epochs > 0, "train.budget.num_epochs", "at least 1"),
+        Budget::Steps(steps) => require(steps > 0, "train.budget.steps (--steps)", "at least 1"),
+        Budget::NumEpochs(epochs) => require(
+            epochs > 0,
+            "train.budget.num_epochs (--num_epochs)",
+            "at least 1",
+        ),
     }
     require(
         positive(train.learning_rate),
@@ -91,25 +95,18 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     );
 
     let lengths = &config.longcontext.seq_lengths;
-    require(
-        !lengths.is_empty(),
-        "longcontext.seq_lengths",
-        "at least one length",
-    );
+    let key = "longcontext.seq_lengths (--seq_lengths)";
+    require(!lengths.is_empty(), key, "at least one length");
     require(
         lengths.iter().all(|&length| length > 0),
-        "longcontext.seq_lengths",
+        key,
         "at least 1 each",
     );
     let repeated = lengths
         .iter()
         .enumerate()
         .any(|(i, length)| lengths[..i].contains(length));
-    require(
-        !repeated,
-        "longcontext.seq_lengths",
-        "different from each other",
-    );
+    require(!repeated, key, "different from each other");
 
     let seeds = &config.seeds;
     require(seeds.count > 0, "seeds.count (--num_seeds)", "at least 1");
@@ -149,8 +146,8 @@ mod tests {
             "train.batch_size",
             "train.budget.steps",
             "train.learning_rate",
-            "longcontext.seq_lengths must be at least 1",
-            "longcontext.seq_lengths must be different",
+            "longcontext.seq_lengths (--seq_lengths) must be at least 1",
+            "longcontext.seq_lengths (--seq_lengths) must be different",
             "seeds.count",
         ] {
             assert!(
