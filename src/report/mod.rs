@@ -1,3 +1,4 @@
 //! Plots and reports from result files alone.
 
 pub mod plot;
+pub mod table;
