@@ -158,7 +158,7 @@ pub struct GuideFile {
 }
 
 impl GuideFile {
-    /// Checks that `path` is free and makes its folder.
+    /// Checks that `path` is free and can come into being; leaves nothing behind.
     ///
     /// # Errors
     /// [`Error::BadInput`] if the file exists or its folder cannot be written.
@@ -169,16 +169,19 @@ impl GuideFile {
         let file = Self {
             path: path.to_owned(),
         };
-        std::fs::create_dir_all(file.dir())
-            .and_then(|()| tempfile::NamedTempFile::new_in(file.dir()))
-            .map_err(|error| {
-                Error::bad_input(
-                    format!("--output {}", path.display()),
-                    format!("its folder cannot be written: {error}"),
-                    "name a file in a folder in which you may write",
-                )
-            })?;
-        Ok(file)
+        let existing = file
+            .dir()
+            .ancestors()
+            .find(|dir| dir.exists())
+            .unwrap_or(Path::new("."));
+        match tempfile::NamedTempFile::new_in(existing) {
+            Ok(_) => Ok(file),
+            Err(error) => Err(Error::bad_input(
+                format!("--output {}", path.display()),
+                format!("its folder cannot be written: {error}"),
+                "name a file in a folder in which you may write",
+            )),
+        }
     }
 
     /// Writes the record in the guide's shape.
@@ -186,6 +189,7 @@ impl GuideFile {
     /// # Errors
     /// If the file has come into being since, or cannot be written.
     pub fn write(self, record: &RunRecord) -> Result<()> {
+        std::fs::create_dir_all(self.dir()).map_err(Error::io("create", self.dir()))?;
         let file = synced_json(&GuideResults::new(record).to_json(), self.dir())
             .map_err(Error::io("write", &self.path))?;
         match file.persist_noclobber(&self.path) {

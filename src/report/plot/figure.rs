@@ -224,6 +224,7 @@ impl Panel {
             _ if self.categories.is_empty() => format!("{x:.0}"),
             _ => String::new(),
         };
+        let decimals = usize::from(y.end - y.start < 2.0) + usize::from(y.end - y.start < 0.5) + 1;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -232,7 +233,7 @@ impl Panel {
             .x_labels(self.categories.len().max(6))
             .y_labels(8)
             .x_label_formatter(&category)
-            .y_label_formatter(&|y| format!("{y:.1}"))
+            .y_label_formatter(&|y| format!("{y:.decimals$}"))
             .label_style(font(12.0).color(&NEUTRAL))
             .axis_desc_style(font(13.0).color(&BLACK))
             .x_desc(x_label)

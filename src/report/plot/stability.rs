@@ -93,7 +93,7 @@ fn of_record(record: &RunRecord, shown: &[usize], options: &Options) -> Figure {
     let unigram = unigram.map(|metrics| metrics.unigram_ce_nats.get());
 
     let panels = shown.iter().map(|&seq_len| {
-        let x = 0.0..n_steps.max(2) as f64 - 1.0;
+        let x = 0.0..n_steps.max(1) as f64;
         let mut panel = Panel {
             caption: format!("N = {}", Count(seq_len as u64)),
             x,
@@ -170,7 +170,7 @@ fn of_record(record: &RunRecord, shown: &[usize], options: &Options) -> Figure {
         subtitle: subtitle(record, &models),
         footer: footer(record),
         x_label: "optimiser step".into(),
-        y_label: format!("training loss (nats per token{smoothing})"),
+        y_label: format!("loss (nats per token){smoothing}"),
         legend,
         panels,
     }
