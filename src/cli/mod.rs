@@ -1,11 +1,135 @@
 //! Command line: clap types, progress, exit codes.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line is what prints")]
 
 pub mod data;
 pub mod devices;
+pub mod plot;
+mod progress;
+pub mod run;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::Error;
+
+/// Trains and compares O(N) language models, ResNet-BK against Mamba first, on any GPU that wgpu reaches and on a plain CPU.
+#[derive(Debug, Parser)]
+#[command(name = "bkbench", version, args_override_self = true, after_help = EXAMPLES)]
+struct Cli {
+    /// Print results and errors only
+    #[arg(long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  bkbench run --preset smoke
+  bkbench run --benchmark longcontext --seq_lengths 8192 32768 --num_seeds 5 --output results/longcontext.json
+  bkbench plot stability --results_file results/longcontext.json --output results/stability.pdf
+  bkbench devices
+
+Flags may be written with underscores or hyphens. Exit codes: 0 done, 1 a check failed or the run broke, 2 bad input.";
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Train the models and record what happens
+    Run(run::Args),
+    /// Draw results
+    Plot(plot::Args),
+    /// List the adapters of this machine and what `--device auto` takes
+    Devices(devices::Args),
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}
+
+/// Commands that are documented and not there yet.
+const LATER: [&str; 12] = [
+    "audit", "compare", "data", "doctor", "eval", "generate", "kernels", "merge", "replay", "report", "resume", "stats",
+];
 
 /// Parses the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse_from(std::env::args_os().map(with_hyphens));
+    let done = match &cli.command {
+        Command::Run(args) => run::run(args, cli.quiet),
+        Command::Plot(args) => plot::run(args, cli.quiet),
+        Command::Devices(args) => devices::run(args),
+        Command::Other(words) => Err(not_a_command(words).into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            error.downcast_ref::<Error>().map_or(1, Error::exit_code).into()
+        }
+    }
+}
+
+/// A long flag with every underscore of its name turned into a hyphen; anything else as it is.
+fn with_hyphens(arg: OsString) -> OsString {
+    match arg.to_str().and_then(|text| text.strip_prefix("--")) {
+        Some(flag) => {
+            let (name, value) = flag.split_at(flag.find('=').unwrap_or(flag.len()));
+            format!("--{}{value}", name.replace('_', "-")).into()
+        }
+        None => arg,
+    }
+}
+
+fn not_a_command(words: &[String]) -> Error {
+    let name = words.first().map_or("", String::as_str);
+    if LATER.contains(&name) {
+        return Error::NotAvailableYet { what: format!("bkbench {name}") };
+    }
+    let known = <Cli as clap::CommandFactory>::command();
+    let known = known.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    Error::UnknownName { kind: "command", name: name.into(), known }
+}
+
+/// A count of something, also as `1e9`.
+fn count(text: &str) -> Result<u64, String> {
+    let whole = || {
+        let value: f64 = text.parse().ok()?;
+        // Every integer up to 2^53 is a float; beyond it `1e18` would not mean one number.
+        (value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value)).then_some(value as u64)
+    };
+    text.parse().ok().or_else(whole).ok_or_else(|| "not a whole number that is at least 0".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn only_names_of_flags_are_respelt() {
+        for (given, expected) in [
+            ("--seq_lengths", "--seq-lengths"),
+            ("--text=my_file.txt", "--text=my_file.txt"),
+            ("--results_file=my_run", "--results-file=my_run"),
+            ("my_file.txt", "my_file.txt"),
+            ("--", "--"),
+            ("-q_x", "-q_x"),
+        ] {
+            assert_eq!(with_hyphens(given.into()), expected);
+        }
+    }
+
+    #[test]
+    fn counts_may_be_written_as_powers_of_ten() {
+        assert_eq!(count("1e9"), Ok(1_000_000_000));
+        assert_eq!(count("8192"), Ok(8192));
+        assert_eq!(count("18446744073709551615"), Ok(u64::MAX));
+        for bad in ["-1", "1.5", "1e300", "nan", "", "many", "1_000"] {
+            assert!(count(bad).is_err(), "{bad}");
+        }
+    }
 }
