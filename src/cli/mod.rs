@@ -40,6 +40,8 @@ enum Command {
     Run(run::Args),
     /// Draw results
     Plot(plot::Args),
+    /// Look at datasets and tokenizers
+    Data(data::Args),
     /// List the adapters of this machine and what `--device auto` takes
     Devices(devices::Args),
     #[command(external_subcommand)]
@@ -47,8 +49,8 @@ enum Command {
 }
 
 /// Commands that are documented and not there yet.
-const LATER: [&str; 12] = [
-    "audit", "compare", "data", "doctor", "eval", "generate", "kernels", "merge", "replay", "report", "resume", "stats",
+const LATER: [&str; 11] = [
+    "audit", "compare", "doctor", "eval", "generate", "kernels", "merge", "replay", "report", "resume", "stats",
 ];
 
 /// Parses the command line, runs the command and returns its exit code.
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
     let done = match &cli.command {
         Command::Run(args) => run::run(args, cli.quiet),
         Command::Plot(args) => plot::run(args, cli.quiet),
+        Command::Data(args) => data::run(args),
         Command::Devices(args) => devices::run(args),
         Command::Other(words) => Err(not_a_command(words).into()),
     };

@@ -2,9 +2,13 @@
 
 mod architecture;
 mod causal_conv;
+mod cli;
 mod compare;
 mod data;
 mod hardware;
+mod made_up;
 mod plain;
+mod plots;
+mod results;
 mod shaders;
 mod support;

@@ -1,0 +1,231 @@
+//! The binary as a user meets it: bad input ends with one clear line, exit code 2, and nothing written.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use bkbench::results::{GuideResults, RunWriter};
+
+use crate::made_up;
+
+/// A command in an empty folder that the caller looks at afterwards.
+fn bkbench(dir: &Path, line: &str) -> Command {
+    let mut command = Command::cargo_bin("bkbench").unwrap();
+    command.current_dir(dir).args(line.split_whitespace());
+    command
+}
+
+/// Runs a line that must be refused; returns what it printed.
+fn refused(line: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    refused_in(dir.path(), line)
+}
+
+fn refused_in(dir: &Path, line: &str) -> String {
+    let before = contents(dir);
+    let output = bkbench(dir, line).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{line}: {stderr}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "{line}");
+    assert!(stderr.starts_with("error: "), "{line}: {stderr}");
+    assert_eq!(contents(dir), before, "{line} left something behind");
+    stderr
+}
+
+/// Names and bytes of everything in a folder.
+fn contents(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.push((path.clone(), Vec::new()));
+            found.extend(contents(&path));
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            found.push((path, bytes));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn printed(dir: &Path, line: &str) -> String {
+    let output = bkbench(dir, line).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn impossible_settings_are_refused_with_one_line_that_names_the_flag() {
+    for (flags, part) in [
+        ("--seq_lengths 0", "--seq_lengths"),
+        ("--num_seeds 0", "--num_seeds"),
+        ("--steps 0", "--steps"),
+        ("--num_epochs 0", "--num_epochs"),
+        ("--batch_size 0", "--batch_size"),
+        (
+            "--preset huge",
+            "unknown preset 'huge'; known: smoke, laptop, t4, guide",
+        ),
+        (
+            "--benchmark speed",
+            "unknown benchmark 'speed'; known: longcontext",
+        ),
+        ("--config absent.toml", "absent.toml"),
+        ("--seed 18446744073709551615", "--seed"),
+        ("--model_a mamba --model_b mamba", "mamba"),
+    ] {
+        let message = refused(&format!("run {flags}"));
+        assert!(message.contains(part), "{flags}: {message}");
+        assert_eq!(message.lines().count(), 1, "{flags}: {message}");
+    }
+}
+
+#[test]
+fn all_problems_of_a_configuration_are_named_at_once() {
+    let message = refused("run --seq_lengths 0 512 --num_seeds 0 --batch_size 0");
+    assert!(message.contains("3 problem(s)"), "{message}");
+}
+
+#[test]
+fn features_that_are_not_there_yet_say_so() {
+    for line in [
+        "run --all",
+        "run --benchmark quantization --bit_widths 32 16 8 4 2",
+        "run --benchmark efficiency --flops_budgets 1e9 2e9",
+        "run --benchmark multidataset",
+        "run --mixed_precision true",
+        "run --gradient_checkpointing true",
+        "run --cpu_offloading true",
+        "run --checkpoint somewhere",
+        "plot quantization --results_file a --output b.svg",
+        "doctor",
+        "stats results",
+    ] {
+        assert!(refused(line).contains("not available yet"), "{line}");
+    }
+    // What asks for nothing new is accepted.
+    let dir = tempfile::tempdir().unwrap();
+    printed(
+        dir.path(),
+        "run --mixed_precision false --gradient_checkpointing false --dry_run",
+    );
+}
+
+#[test]
+fn steps_and_epochs_exclude_each_other() {
+    refused("run --steps 10 --num_epochs 2");
+    // A preset's steps give way to epochs.
+    let dir = tempfile::tempdir().unwrap();
+    assert!(
+        printed(dir.path(), "run --preset smoke --num_epochs 2 --dry_run").contains("2 epoch(s)")
+    );
+}
+
+#[test]
+fn an_unknown_key_is_reported_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("my.toml"), "[train]\nlearning_rat = 0.1\n").unwrap();
+    let message = refused_in(dir.path(), "run --config my.toml");
+    assert!(
+        message.contains("my.toml, line 2: unknown field `learning_rat`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn an_existing_or_unwritable_output_is_refused_before_anything_else_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("old.json"), "kept").unwrap();
+    let message = refused_in(dir.path(), "run --preset smoke --output old.json");
+    assert!(message.contains("never overwritten"), "{message}");
+    let message = refused_in(dir.path(), "run --preset smoke --output old.json/new.json");
+    assert!(message.contains("cannot be written"), "{message}");
+}
+
+#[test]
+fn the_grid_is_printed_without_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let grid = printed(
+        dir.path(),
+        "run --preset smoke --seq_lengths 1e3 2048 --num-seeds 4 --dry-run",
+    );
+    let expected =
+        "longcontext: 24 cells = 3 models (resnetbk, mamba, no-mixer) x 2 lengths x 4 seeds from 42
+  N = 1,000: 100 steps, 100,000 training tokens a cell
+  N = 2,048: 100 steps, 204,800 training tokens a cell
+";
+    assert_eq!(grid, expected);
+    assert_eq!(contents(dir.path()), []);
+    // Flags given twice: the last one wins, so that scripts can hand on what a user adds.
+    assert!(
+        printed(dir.path(), "run --preset smoke --preset guide --dry-run").contains("1,048,576")
+    );
+}
+
+#[test]
+fn commands_and_graphs_that_do_not_exist_are_refused() {
+    assert!(refused("train").contains("unknown command 'train'; known: run, plot, data, devices"));
+    assert!(refused("plot pie --output a.svg").contains("unknown graph 'pie'"));
+    refused("run --no_such_flag");
+}
+
+#[test]
+fn unreadable_results_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("text.json"), "not json").unwrap();
+    std::fs::write(dir.path().join("other.json"), "{}").unwrap();
+    std::fs::write(dir.path().join("future.json"), r#"{"schema_version": 999}"#).unwrap();
+    std::fs::write(
+        dir.path().join("guide.json"),
+        r#"{"seq_len_512": {"mamba": 3}}"#,
+    )
+    .unwrap();
+    for (file, part) in [
+        ("absent.json", "cannot be read"),
+        ("text.json", "not JSON"),
+        ("other.json", "no schema_version"),
+        ("future.json", "schema version 999"),
+        ("guide.json", "seq_len_512, mamba"),
+    ] {
+        let message = refused_in(
+            dir.path(),
+            &format!("plot stability --results_file {file} --output a.svg"),
+        );
+        assert!(message.contains(part), "{file}: {message}");
+        assert_eq!(message.lines().count(), 1, "{file}: {message}");
+    }
+}
+
+#[test]
+fn both_shapes_of_results_are_drawn_in_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = made_up::record(20, true);
+    let writer = RunWriter::create(&dir.path().join("results"), &record.config).unwrap();
+    writer.save(&record).unwrap();
+    let guide = GuideResults::new(&record).to_json().to_string();
+    std::fs::write(dir.path().join("guide.json"), guide).unwrap();
+    let folder = writer.dir().display().to_string();
+    for source in [
+        folder.as_str(),
+        &format!("{folder}/result.json"),
+        "guide.json",
+    ] {
+        for extension in ["svg", "png", "pdf"] {
+            let line = format!(
+                "plot stability --results_file {source} --output pictures/a.{extension} --seq_lengths 512 8192 \
+                 --annotate_divergence true --show_confidence_intervals false"
+            );
+            assert_eq!(
+                printed(dir.path(), &line),
+                format!("drawn: pictures/a.{extension}\n")
+            );
+            assert!(dir.path().join(format!("pictures/a.{extension}")).exists());
+        }
+    }
+    let line = format!("plot stability --results_file {folder} --output a.gif");
+    assert!(refused_in(dir.path(), &line).contains(".svg, .png or .pdf"));
+}

@@ -1,0 +1,106 @@
+//! Made-up results: they exist only here, and no number of them was measured.
+
+use bkbench::config::{Budget, Config};
+use bkbench::results::{
+    Cell, CellKey, Curves, DivergenceCause, Evaluation, Finite, LongContextMetrics, Outcome,
+    Parameters, RunRecord, Warning,
+};
+use bkbench::units::Bytes;
+use serde_json::json;
+
+/// The smoke preset's grid with smooth curves and a little ripple; `mamba` diverges in one seed at the longest length where asked.
+pub(crate) fn record(n_steps: u64, with_divergence: bool) -> RunRecord {
+    let mut config = Config::resolve(Some("smoke"), None, toml::Table::new()).unwrap();
+    config.train.budget = Budget::Steps(n_steps);
+    let data = json!({"name": "made up", "train": {"sha256": "00"}});
+    let mut record = RunRecord::new(config, json!({"adapter": "made up"}), data).unwrap();
+    record.provenance.started_utc = "2000-01-01T00:00:00Z".into();
+    record.provenance.argv = vec!["bkbench".into(), "run".into()];
+    record.provenance.bkbench_version = "0.0.0".into();
+    record.provenance.platform = "made up".into();
+    record.warnings.push(Warning::TooFewSteps {
+        steps: n_steps,
+        needed: 200,
+    });
+    let config = record.config.clone();
+    for &seq_len in &config.longcontext.seq_lengths {
+        for seed in config.seeds.iter() {
+            for (m, model) in config.models.names().enumerate() {
+                let breaks = with_divergence && (model, seq_len, seed) == ("mamba", 8192, 43);
+                let cell = cell(&record, (m, model), seq_len, seed, n_steps, breaks);
+                record.push(cell);
+            }
+        }
+    }
+    record
+}
+
+fn cell(
+    record: &RunRecord,
+    (m, model): (usize, &str),
+    seq_len: usize,
+    seed: u64,
+    n_steps: u64,
+    breaks: bool,
+) -> Cell {
+    let parameters = Parameters {
+        total: 50_000 + m as u64,
+        non_embedding: 40_000 + m as u64,
+        active: 30_000,
+    };
+    let key = CellKey::new(
+        &record.config,
+        &record.data,
+        model,
+        parameters,
+        seq_len,
+        seed,
+        n_steps,
+    );
+    let mut curves = Curves::default();
+    let end = if breaks { n_steps * 3 / 5 } else { n_steps };
+    for step in 0..end {
+        let t = step as f64 / n_steps as f64;
+        let ripple = ((step * 7 + seed * 13) % 11) as f64 / 40.0 + (seed as f64 - 43.0) * 0.05;
+        let loss = 2.3 + 0.12 * m as f64 + 3.0 / (1.0 + 9.0 * t) + ripple;
+        let broken = breaks && step + 5 >= end;
+        curves.push(if broken { f64::NAN } else { loss }, 0.5 + ripple);
+    }
+    let outcome = if breaks {
+        Outcome::Diverged {
+            step: end - 1,
+            cause: DivergenceCause::NonFinite,
+        }
+    } else {
+        Outcome::Completed
+    };
+    let evaluation =
+        (!breaks).then(|| Evaluation::new(2.4 * 65_536.0, 65_536, 65_536, seq_len).unwrap());
+    let metrics = LongContextMetrics {
+        final_loss_nats: curves.final_loss_nats(),
+        gradient_norm_mean: curves.gradient_norm_mean(),
+        gradient_norm_std: curves.gradient_norm_std(),
+        gradient_norm_max: curves.gradient_norm_max(),
+        nan_count: curves.nan_count(),
+        skipped_steps: curves.nan_count(),
+        curves,
+        evaluation,
+        unigram_ce_nats: Finite::new(3.05).unwrap(),
+        train_seconds: Finite::new(10.0).unwrap(),
+        tokens_per_second: Finite::new(100.0),
+        peak_memory_bytes: Some(Bytes(1 << 20)),
+        weights_sha256: "00".into(),
+        data_order_sha256: "00".into(),
+    };
+    Cell {
+        id: key.id().unwrap(),
+        benchmark: record.config.benchmark,
+        model: model.into(),
+        seq_len,
+        seed,
+        n_steps,
+        parameters,
+        outcome,
+        metrics: Some(metrics),
+    }
+}

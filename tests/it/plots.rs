@@ -1,0 +1,198 @@
+//! Plots of made-up results.
+
+use bkbench::report::plot::stability::{Options, draw};
+use bkbench::report::plot::{Drawing, Format};
+use bkbench::results::{GuideResults, Outcome, ResultsFile, RunRecord};
+
+use crate::made_up;
+
+const ALL: Options = Options {
+    seq_lengths: Vec::new(),
+    annotate_divergence: true,
+    show_confidence_intervals: true,
+};
+
+fn drawing(record: &RunRecord, options: &Options) -> Drawing {
+    draw(&ResultsFile::Record(Box::new(record.clone())), options).unwrap()
+}
+
+fn guide_drawing(record: &RunRecord, options: &Options) -> Drawing {
+    draw(&ResultsFile::Guide(GuideResults::new(record)), options).unwrap()
+}
+
+/// Keeps pictures to look at where BKBENCH_PICTURES names a folder.
+fn keep(drawing: &Drawing, name: &str) {
+    if let Some(dir) = std::env::var_os("BKBENCH_PICTURES") {
+        drawing
+            .save(&std::path::Path::new(&dir).join(name))
+            .unwrap();
+    }
+}
+
+#[test]
+fn every_format_begins_with_its_magic_bytes() {
+    let drawing = drawing(&made_up::record(100, false), &ALL);
+    keep(&drawing, "plain.png");
+    for (format, magic) in [
+        (Format::Svg, &b"<svg"[..]),
+        (Format::Png, b"\x89PNG\r\n"),
+        (Format::Pdf, b"%PDF-"),
+    ] {
+        let bytes = drawing.encode(format).unwrap();
+        assert!(
+            bytes.starts_with(magic),
+            "{format:?} begins with {:?}",
+            &bytes[..8]
+        );
+        assert!(bytes.len() > 2000, "{format:?} has {} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn divergence_is_marked_where_the_data_has_it_and_nowhere_else() {
+    let broken = drawing(&made_up::record(100, true), &ALL);
+    keep(&broken, "broken.png");
+    assert!(broken.svg.contains("1 diverged (first at step 59)"));
+    assert!(
+        !drawing(&made_up::record(100, false), &ALL)
+            .svg
+            .contains("diverged")
+    );
+
+    // Without the annotation no mark and no legend entry; the note of what became of the seeds stays.
+    let unmarked = drawing(
+        &made_up::record(100, true),
+        &Options {
+            annotate_divergence: false,
+            ..ALL
+        },
+    );
+    assert_eq!(unmarked.svg.matches("diverged").count(), 1);
+    assert_eq!(broken.svg.matches("diverged").count(), 2);
+
+    let guide = guide_drawing(&made_up::record(100, true), &ALL);
+    keep(&guide, "guide.png");
+    assert!(
+        guide
+            .svg
+            .contains("mamba diverged at N = 8,192 (5 steps not finite)")
+    );
+    assert!(
+        !guide_drawing(&made_up::record(100, false), &ALL)
+            .svg
+            .contains("diverged")
+    );
+}
+
+#[test]
+fn intervals_are_drawn_only_where_there_are_some() {
+    let text = "95 % t interval";
+    assert!(
+        drawing(&made_up::record(100, false), &ALL)
+            .svg
+            .contains(text)
+    );
+    let hidden = Options {
+        show_confidence_intervals: false,
+        ..ALL
+    };
+    assert!(
+        !drawing(&made_up::record(100, false), &hidden)
+            .svg
+            .contains(text)
+    );
+
+    let mut one_seed = made_up::record(100, false);
+    let cells = std::mem::take(&mut one_seed.cells);
+    cells
+        .into_iter()
+        .filter(|cell| cell.seed == 42)
+        .for_each(|cell| one_seed.push(cell));
+    let picture = drawing(&one_seed, &ALL);
+    keep(&picture, "one_seed.png");
+    assert!(!picture.svg.contains(text));
+    assert!(picture.svg.contains("mamba (n = 1)"));
+}
+
+#[test]
+fn the_axis_says_over_how_many_steps_a_curve_is_averaged() {
+    assert!(
+        drawing(&made_up::record(400, false), &ALL)
+            .svg
+            .contains("mean of 20 steps")
+    );
+    assert!(
+        !drawing(&made_up::record(30, false), &ALL)
+            .svg
+            .contains("mean of")
+    );
+}
+
+#[test]
+fn a_large_unmatched_ratio_stands_in_the_title() {
+    let mut record = made_up::record(20, false);
+    assert!(!drawing(&record, &ALL).svg.contains("not equal"));
+    for cell in record.cells.iter_mut().filter(|cell| cell.model == "mamba") {
+        cell.parameters.active *= 3;
+    }
+    assert!(
+        drawing(&record, &ALL)
+            .svg
+            .contains("not equal: active parameters, 3.0x")
+    );
+}
+
+#[test]
+fn seeds_without_measurements_are_named() {
+    let mut record = made_up::record(100, false);
+    for cell in record
+        .cells
+        .iter_mut()
+        .filter(|cell| cell.model == "mamba" && cell.seq_len == 8192)
+    {
+        cell.outcome = Outcome::OutOfMemory {
+            requested_bytes: None,
+        };
+        cell.metrics = None;
+    }
+    let cells = std::mem::take(&mut record.cells);
+    cells.into_iter().for_each(|cell| record.push(cell));
+    let picture = drawing(&record, &ALL);
+    keep(&picture, "memory.png");
+    assert!(picture.svg.contains("mamba: of 3 seeds 3 out of memory"));
+    assert!(picture.svg.contains("mamba (n = 0 to 3)"));
+}
+
+#[test]
+fn lengths_without_results_are_noted_and_none_at_all_is_refused() {
+    let record = made_up::record(20, false);
+    let options = Options {
+        seq_lengths: vec![2048, 1_048_576],
+        ..ALL
+    };
+    let picture = drawing(&record, &options);
+    assert_eq!(picture.notes, ["no results at length 1,048,576"]);
+    assert!(picture.svg.contains("N = 2,048") && !picture.svg.contains("N = 512"));
+
+    let error = draw(
+        &ResultsFile::Record(Box::new(record)),
+        &Options {
+            seq_lengths: vec![7],
+            ..ALL
+        },
+    )
+    .unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+}
+
+#[test]
+fn five_lengths_fit_on_two_rows() {
+    let mut record = made_up::record(200, true);
+    let mut longer = record.cells.clone();
+    for cell in &mut longer {
+        cell.seq_len *= 64;
+    }
+    longer.retain(|cell| cell.seq_len != 512 * 64);
+    longer.into_iter().for_each(|cell| record.push(cell));
+    keep(&drawing(&record, &ALL), "five.png");
+}
