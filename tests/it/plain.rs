@@ -15,6 +15,8 @@ pub(crate) enum Buffer<'a> {
     Floats(&'a [f32]),
     /// Read only.
     Words(&'a [u32]),
+    /// Read and written in place; returned.
+    Updated(&'a [f32]),
     /// So many floats, all of which the kernel must write: they start as NaN.
     Output(usize),
 }
@@ -84,7 +86,9 @@ pub(crate) fn run(
     let contents: Vec<Vec<u32>> = buffers
         .iter()
         .map(|buffer| match *buffer {
-            Buffer::Floats(values) => values.iter().map(|v| v.to_bits()).collect(),
+            Buffer::Floats(values) | Buffer::Updated(values) => {
+                values.iter().map(|v| v.to_bits()).collect()
+            }
             Buffer::Words(values) => values.to_vec(),
             Buffer::Output(n) => vec![POISON; n],
         })
@@ -170,28 +174,36 @@ pub(crate) fn run(
             .map_err(|error| error.to_string())?;
         let words: &[u32] = &bytemuck::cast_slice(&view)[..before.len()];
         let wrong = match buffers[index] {
-            Buffer::Output(_) => words.iter().position(|&word| word == POISON),
-            _ => words
+            Buffer::Output(_) => words
+                .iter()
+                .position(|&word| word == POISON)
+                .map(|at| (at, "was not written")),
+            Buffer::Floats(_) | Buffer::Words(_) => words
                 .iter()
                 .zip(before)
-                .position(|(after, before)| after != before),
+                .position(|(after, before)| after != before)
+                .map(|at| (at, "is an input and was written")),
+            Buffer::Updated(_) => None,
         };
-        if let Some(at) = wrong {
-            let what = if matches!(buffers[index], Buffer::Output(_)) {
-                "was not"
-            } else {
-                "is an input and was"
-            };
+        if let Some((at, what)) = wrong {
             return Err(format!(
-                "{}: element {at} of buffer {index} {what} written",
+                "{}: element {at} of buffer {index} {what}",
                 kernel.name
             ));
         }
-        if let Buffer::Output(_) = buffers[index] {
+        if matches!(buffers[index], Buffer::Output(_) | Buffer::Updated(_)) {
             outputs.push(words.iter().map(|&word| f32::from_bits(word)).collect());
         }
     }
     Ok(outputs)
+}
+
+fn single(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&v| v as f32).collect()
+}
+
+fn double(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&v| v.into()).collect()
 }
 
 /// The value that a kernel's file gives to one of its `@spec` constants.
@@ -262,7 +274,7 @@ fn doubler(body: &str) -> Kernel {
     }
 }
 
-fn double(body: &str) -> Result<Vec<Vec<f32>>, String> {
+fn run_doubler(body: &str) -> Result<Vec<Vec<f32>>, String> {
     let x: Vec<f32> = (0..67).map(|i| i as f32).collect();
     run(
         &doubler(body),
@@ -275,7 +287,7 @@ fn double(body: &str) -> Result<Vec<Vec<f32>>, String> {
 
 #[test]
 fn a_good_kernel_runs() {
-    let outputs = double("if ix < params.n { y[ix] = 2.0 * x[ix]; }").unwrap();
+    let outputs = run_doubler("if ix < params.n { y[ix] = 2.0 * x[ix]; }").unwrap();
     assert_eq!(
         outputs,
         [(0..67).map(|i| 2.0 * i as f32).collect::<Vec<_>>()]
@@ -284,7 +296,7 @@ fn a_good_kernel_runs() {
 
 #[test]
 fn an_element_not_written_is_named() {
-    let report = double("if ix < params.n - 1u { y[ix] = 2.0 * x[ix]; }").unwrap_err();
+    let report = run_doubler("if ix < params.n - 1u { y[ix] = 2.0 * x[ix]; }").unwrap_err();
     assert!(
         report.contains("element 66 of buffer 1 was not written"),
         "{report}"
@@ -294,7 +306,7 @@ fn an_element_not_written_is_named() {
 #[test]
 fn a_written_input_is_named() {
     let report =
-        double("if ix < params.n { y[ix] = 2.0; x[ix] = x[ix] + f32(ix / 3u); }").unwrap_err();
+        run_doubler("if ix < params.n { y[ix] = 2.0; x[ix] = x[ix] + f32(ix / 3u); }").unwrap_err();
     assert!(
         report.contains("element 3 of buffer 0 is an input"),
         "{report}"
@@ -304,16 +316,17 @@ fn a_written_input_is_named() {
 #[test]
 fn a_write_outside_a_buffer_stays_inside_it() {
     // With checks on, an index past the end is caught or clamped: never a crash, never another buffer.
-    let outputs = double("if ix < params.n { y[ix] = x[ix]; } else { y[ix + 1000000u] = 1.0; }");
+    let outputs =
+        run_doubler("if ix < params.n { y[ix] = x[ix]; } else { y[ix + 1000000u] = 1.0; }");
     let report = format!("{outputs:?}");
     assert!(outputs.is_ok(), "{report}");
 }
 
 #[test]
 fn what_wgpu_refuses_comes_back_as_a_report() {
-    let report = double("y[ix] = undefined(x[ix]);").unwrap_err();
+    let report = run_doubler("y[ix] = undefined(x[ix]);").unwrap_err();
     assert!(report.contains("undefined"), "{report}");
-    let report = double("y[ix] = 1.0 + f32(params.n);").unwrap_err();
+    let report = run_doubler("y[ix] = 1.0 + f32(params.n);").unwrap_err();
     assert!(
         report.contains("binding"),
         "a binding not used is missing from the layout: {report}"

@@ -1,17 +1,9 @@
 //! The launches of `ops::causal_conv` against its oracle.
 
-use super::{Buffer, constant, run, sum_rows, workgroups_for};
+use super::{Buffer, constant, double, run, single, sum_rows, workgroups_for};
 use crate::compare::{misses, normals};
 use bkbench::math::oracle::causal_conv::Inputs;
 use bkbench::shader::{Spec, catalog};
-
-fn single(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|&v| v as f32).collect()
-}
-
-fn double(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&v| v.into()).collect()
-}
 
 #[test]
 fn causal_conv_matches_the_oracle_on_plain_wgpu() {
