@@ -5,6 +5,7 @@
 //! layout `[batch, seq, channel]`.
 
 pub mod causal_conv;
+pub mod resolvent_diag;
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
