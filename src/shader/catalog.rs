@@ -10,6 +10,13 @@ pub const KERNELS: &[&Kernel] = &[
     &CAUSAL_CONV_BWD,
     &CAUSAL_CONV_BWD_X0,
     &CAUSAL_CONV_FWD,
+    &RESOLVENT_DIAG_BWD,
+    &RESOLVENT_DIAG_BWD_REDUCE,
+    &RESOLVENT_DIAG_BWD_SPINE,
+    &RESOLVENT_DIAG_FWD,
+    &RESOLVENT_DIAG_FWD_REDUCE,
+    &RESOLVENT_DIAG_FWD_SPINE,
+    &RESOLVENT_DIAG_FWD_VEC4,
     &SUM_ROWS,
 ];
 
@@ -33,6 +40,62 @@ pub static CAUSAL_CONV_BWD_X0: Kernel = Kernel {
 pub static CAUSAL_CONV_FWD: Kernel = Kernel {
     name: "causal_conv_fwd",
     source: include_str!("../../shaders/causal_conv_fwd.wgsl"),
+    n_inputs: 4,
+    n_outputs: 1,
+};
+
+/// Causal resolvent diagonal: gradients, given or finding what enters each chunk.
+pub static RESOLVENT_DIAG_BWD: Kernel = Kernel {
+    name: "resolvent_diag_bwd",
+    source: include_str!("../../shaders/resolvent_diag_bwd.wgsl"),
+    n_inputs: 4,
+    n_outputs: 4,
+};
+
+/// Causal resolvent diagonal, adjoint in three phases: the map of every chunk.
+pub static RESOLVENT_DIAG_BWD_REDUCE: Kernel = Kernel {
+    name: "resolvent_diag_bwd_reduce",
+    source: include_str!("../../shaders/resolvent_diag_bwd_reduce.wgsl"),
+    n_inputs: 3,
+    n_outputs: 1,
+};
+
+/// Causal resolvent diagonal, adjoint in three phases: what enters every chunk.
+pub static RESOLVENT_DIAG_BWD_SPINE: Kernel = Kernel {
+    name: "resolvent_diag_bwd_spine",
+    source: include_str!("../../shaders/resolvent_diag_bwd_spine.wgsl"),
+    n_inputs: 3,
+    n_outputs: 1,
+};
+
+/// Causal resolvent diagonal.
+pub static RESOLVENT_DIAG_FWD: Kernel = Kernel {
+    name: "resolvent_diag_fwd",
+    source: include_str!("../../shaders/resolvent_diag_fwd.wgsl"),
+    n_inputs: 4,
+    n_outputs: 1,
+};
+
+/// Causal resolvent diagonal in three phases: the map of every chunk.
+pub static RESOLVENT_DIAG_FWD_REDUCE: Kernel = Kernel {
+    name: "resolvent_diag_fwd_reduce",
+    source: include_str!("../../shaders/resolvent_diag_fwd_reduce.wgsl"),
+    n_inputs: 3,
+    n_outputs: 1,
+};
+
+/// Causal resolvent diagonal in three phases: the state entering every chunk.
+pub static RESOLVENT_DIAG_FWD_SPINE: Kernel = Kernel {
+    name: "resolvent_diag_fwd_spine",
+    source: include_str!("../../shaders/resolvent_diag_fwd_spine.wgsl"),
+    n_inputs: 2,
+    n_outputs: 1,
+};
+
+/// Causal resolvent diagonal, four heads at a time.
+pub static RESOLVENT_DIAG_FWD_VEC4: Kernel = Kernel {
+    name: "resolvent_diag_fwd_vec4",
+    source: include_str!("../../shaders/resolvent_diag_fwd_vec4.wgsl"),
     n_inputs: 4,
     n_outputs: 1,
 };

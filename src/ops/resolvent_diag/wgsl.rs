@@ -1,0 +1,146 @@
+//! Launches of `shaders/resolvent_diag_*.wgsl`.
+
+use burn::backend::TensorMetadata;
+use burn::backend::ops::FloatTensorOps;
+use burn::backend::wgpu::{CubeBackend, CubeTensor, into_contiguous};
+
+use super::Bounds;
+use super::autodiff::{ResolventDiagBackend, ResolventDiagGradient, Saved};
+use super::plan::Plan;
+use crate::ops::launch::{empty, launch, workgroups_for};
+use crate::ops::sums::sum_rows_wgsl;
+use crate::shader::{Spec, catalog};
+
+const WG_SIZE: u32 = 64;
+
+impl ResolventDiagBackend for CubeBackend {
+    fn resolvent_diag_infer(
+        diag: CubeTensor,
+        coupling: CubeTensor,
+        shift: CubeTensor,
+        g0: CubeTensor,
+        bounds: Bounds,
+    ) -> CubeTensor {
+        let [diag, coupling, shift, g0] = [diag, coupling, shift, g0].map(into_contiguous);
+        let [batch, seq, heads] = diag.shape().dims();
+        let spec = spec().bool("VARYING", coupling.shape() == diag.shape());
+        let plan = plan(bounds, seq);
+        let n_chunks = plan.n_chunks(seq);
+
+        let (carry, n_carried) = match plan.warm_up {
+            Some(_) => (g0, 1),
+            None => {
+                let maps = empty(&diag, [batch, n_chunks, heads, 8], diag.dtype);
+                launch(
+                    &catalog::RESOLVENT_DIAG_FWD_REDUCE,
+                    spec.clone(),
+                    workgroups_for(batch * n_chunks * heads, WG_SIZE),
+                    &[&diag, &coupling, &shift, &maps],
+                    &[batch, seq, heads, plan.chunk].map(|n| n as u32),
+                );
+                let carry = empty(&diag, [batch, n_chunks, 2 * heads], diag.dtype);
+                launch(
+                    &catalog::RESOLVENT_DIAG_FWD_SPINE,
+                    self::spec(),
+                    workgroups_for(batch * heads, WG_SIZE),
+                    &[&maps, &g0, &carry],
+                    &[batch, n_chunks, heads].map(|n| n as u32),
+                );
+                (carry, n_chunks)
+            }
+        };
+        let g = empty(&diag, [batch, seq, 2 * heads], diag.dtype);
+        let (kernel, columns) = match heads % 4 {
+            0 => (&catalog::RESOLVENT_DIAG_FWD_VEC4, heads / 4),
+            _ => (&catalog::RESOLVENT_DIAG_FWD, heads),
+        };
+        let warm_up = plan.warm_up.unwrap_or(0);
+        launch(
+            kernel,
+            spec,
+            workgroups_for(batch * n_chunks * columns, WG_SIZE),
+            &[&diag, &coupling, &shift, &carry, &g],
+            &[batch, seq, columns, plan.chunk, warm_up, n_carried].map(|n| n as u32),
+        );
+        g
+    }
+}
+
+impl ResolventDiagGradient for CubeBackend {
+    fn resolvent_diag_bwd(saved: Saved<Self>, d_g: CubeTensor) -> [CubeTensor; 4] {
+        let Saved {
+            coupling,
+            g0,
+            g,
+            d_g_last,
+            bounds,
+        } = saved;
+        let [coupling, g0, g, d_g, d_g_last] =
+            [coupling, g0, g, d_g, d_g_last].map(into_contiguous);
+        let [batch, seq, width] = g.shape().dims();
+        let heads = width / 2;
+        let varying = coupling.shape() == [batch, seq, heads].into();
+        let spec = spec().bool("VARYING", varying);
+        let plan = plan(bounds, seq);
+        let n_chunks = plan.n_chunks(seq);
+        let sizes = [batch, seq, heads, plan.chunk].map(|n| n as u32);
+        let workgroups = workgroups_for(batch * n_chunks * heads, WG_SIZE);
+
+        let ends = match plan.warm_up {
+            Some(_) => {
+                let row = |t: &CubeTensor| Self::float_reshape(t.clone(), [batch, 1, width].into());
+                Self::float_cat(vec![row(&g0), row(&d_g_last)], 1)
+            }
+            None => {
+                let maps = empty(&g, [batch, n_chunks, heads, 4], g.dtype);
+                launch(
+                    &catalog::RESOLVENT_DIAG_BWD_REDUCE,
+                    spec.clone(),
+                    workgroups,
+                    &[&coupling, &g, &d_g, &maps],
+                    &sizes,
+                );
+                let ends = empty(&g, [batch, 1 + n_chunks, width], g.dtype);
+                launch(
+                    &catalog::RESOLVENT_DIAG_BWD_SPINE,
+                    self::spec(),
+                    workgroups_for(batch * heads, WG_SIZE),
+                    &[&maps, &g0, &d_g_last, &ends],
+                    &[batch, n_chunks, heads].map(|n| n as u32),
+                );
+                ends
+            }
+        };
+        let d_diag = empty(&g, [batch, seq, heads], g.dtype);
+        let d_coupling = empty(&g, coupling.shape(), g.dtype);
+        let parts = empty(&g, [batch * n_chunks, width], g.dtype);
+        let d_g0 = empty(&g, [batch, width], g.dtype);
+        let warm_up = plan.warm_up.unwrap_or(0) as u32;
+        launch(
+            &catalog::RESOLVENT_DIAG_BWD,
+            spec.bool("CARRIED", plan.warm_up.is_none()),
+            workgroups,
+            &[
+                &coupling,
+                &g,
+                &d_g,
+                &ends,
+                &d_diag,
+                &d_coupling,
+                &parts,
+                &d_g0,
+            ],
+            &[sizes[0], sizes[1], sizes[2], sizes[3], warm_up],
+        );
+        let d_shift = Self::float_reshape(sum_rows_wgsl(parts, 1.0), [2, heads].into());
+        [d_diag, d_coupling, d_shift, d_g0]
+    }
+}
+
+fn spec() -> Spec {
+    Spec::new().u32("WG_SIZE", WG_SIZE)
+}
+
+fn plan(bounds: Bounds, seq: usize) -> Plan {
+    Plan::new(f32::MANTISSA_DIGITS, bounds.eta_min, bounds.p_max, seq)
+}
