@@ -10,6 +10,10 @@ pub const KERNELS: &[&Kernel] = &[
     &CAUSAL_CONV_BWD,
     &CAUSAL_CONV_BWD_X0,
     &CAUSAL_CONV_FWD,
+    &EMBEDDING_BWD_APPLY,
+    &EMBEDDING_BWD_REDUCE,
+    &EMBEDDING_FWD,
+    &LINEAR_CROSS_ENTROPY_FWD,
     &RESOLVENT_DIAG_BWD,
     &RESOLVENT_DIAG_BWD_REDUCE,
     &RESOLVENT_DIAG_BWD_SPINE,
@@ -42,6 +46,38 @@ pub static CAUSAL_CONV_FWD: Kernel = Kernel {
     source: include_str!("../../shaders/causal_conv_fwd.wgsl"),
     n_inputs: 4,
     n_outputs: 1,
+};
+
+/// Gradient of a row gather: sums over the groups of a row.
+pub static EMBEDDING_BWD_APPLY: Kernel = Kernel {
+    name: "embedding_bwd_apply",
+    source: include_str!("../../shaders/embedding_bwd_apply.wgsl"),
+    n_inputs: 2,
+    n_outputs: 1,
+};
+
+/// Gradient of a row gather: sums over groups of positions.
+pub static EMBEDDING_BWD_REDUCE: Kernel = Kernel {
+    name: "embedding_bwd_reduce",
+    source: include_str!("../../shaders/embedding_bwd_reduce.wgsl"),
+    n_inputs: 3,
+    n_outputs: 1,
+};
+
+/// Gathers rows of a matrix.
+pub static EMBEDDING_FWD: Kernel = Kernel {
+    name: "embedding_fwd",
+    source: include_str!("../../shaders/embedding_fwd.wgsl"),
+    n_inputs: 2,
+    n_outputs: 1,
+};
+
+/// Negative log-likelihood of rows of logits, which its gradient replaces.
+pub static LINEAR_CROSS_ENTROPY_FWD: Kernel = Kernel {
+    name: "linear_cross_entropy_fwd",
+    source: include_str!("../../shaders/linear_cross_entropy_fwd.wgsl"),
+    n_inputs: 1,
+    n_outputs: 2,
 };
 
 /// Causal resolvent diagonal: gradients, given or finding what enters each chunk.

@@ -1,6 +1,6 @@
 //! Comparing tensors by name, and random inputs.
 
-use bkbench::math::random::{Coordinate, Purpose, normal_vec};
+use bkbench::math::random::{Coordinate, Purpose, normal_vec, words};
 
 /// A tensor's values with the name that a failure prints.
 pub(crate) type Named = (&'static str, Vec<f64>);
@@ -45,6 +45,17 @@ pub(crate) fn normals(stream: u32, n: usize, std: f64) -> Vec<f64> {
     normal_vec(11, coordinate, n, std)
         .into_iter()
         .map(f64::from)
+        .collect()
+}
+
+/// Draws below `end`.
+pub(crate) fn indices(stream: u32, n: usize, end: usize) -> Vec<u32> {
+    let coordinate = Coordinate {
+        row: stream,
+        ..Coordinate::new(Purpose::Test)
+    };
+    (0..n as u64)
+        .map(|i| words(12, coordinate.at(i))[0] % end as u32)
         .collect()
 }
 

@@ -5,6 +5,8 @@
 //! layout `[batch, seq, channel]`.
 
 pub mod causal_conv;
+pub mod embedding;
+pub mod linear_cross_entropy;
 pub mod resolvent_diag;
 
 use std::ops::{Add, Div, Mul, Neg, Sub};

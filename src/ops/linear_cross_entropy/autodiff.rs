@@ -1,0 +1,216 @@
+//! The plug into burn: the loop over chunks of tokens, dispatch to the backends, the graph node, and the CPU
+//! backend's tensors.
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::wgpu::{CubeBackend, CubeTensor};
+use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
+use burn::tensor::Slice;
+use burn_flex::FlexTensor;
+
+use super::cpu;
+use crate::ops::flex::{filled, with_real};
+
+#[backend_extension(Autodiff, Cube, Flex)]
+pub(super) trait LinearCrossEntropyBackend: Backend {
+    /// Negative log-likelihood of every token.
+    fn linear_cross_entropy_infer(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: &[u32],
+        chunk_tokens: usize,
+    ) -> FloatTensor<Self>;
+
+    /// `scale` times the sum of it.
+    fn linear_cross_entropy_train(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: &[u32],
+        chunk_tokens: usize,
+        scale: f32,
+    ) -> FloatTensor<Self>;
+}
+
+/// What a backend beneath autodiff provides.
+pub(super) trait RowKernels: Backend {
+    /// Negative log-likelihood of each row of logits, and what the logits became: with a scale
+    /// `scale * (softmax - one_hot)`, else unspecified.
+    fn row_nll(
+        logits: FloatTensor<Self>,
+        targets: &[u32],
+        scale: Option<f32>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// `scale` times the sum of `nll`, in a fixed order.
+    fn scaled_sum(nll: FloatTensor<Self>, scale: f32) -> FloatTensor<Self>;
+}
+
+fn infer<B: RowKernels>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    targets: &[u32],
+    chunk_tokens: usize,
+) -> FloatTensor<B> {
+    let weight_t = B::float_transpose(weight);
+    let nll = targets
+        .chunks(chunk_tokens)
+        .enumerate()
+        .map(|(i, targets)| {
+            let x = token_rows::<B>(&x, i * chunk_tokens, targets.len());
+            B::row_nll(B::float_matmul(x, weight_t.clone()), targets, None).0
+        });
+    B::float_cat(nll.collect(), 0)
+}
+
+/// The loss with its gradients by `x` and `weight`: the logits of a chunk live only here.
+fn loss_and_gradients<B: RowKernels>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    targets: &[u32],
+    chunk_tokens: usize,
+    scale: f32,
+) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let weight_t = B::float_transpose(weight.clone());
+    let mut d_weight = B::float_zeros(weight.shape(), &weight.device(), weight.dtype().into());
+    let (mut nll, mut d_x) = (Vec::new(), Vec::new());
+    for (i, targets) in targets.chunks(chunk_tokens).enumerate() {
+        let x = token_rows::<B>(&x, i * chunk_tokens, targets.len());
+        let logits = B::float_matmul(x.clone(), weight_t.clone());
+        let (chunk_nll, d_logits) = B::row_nll(logits, targets, Some(scale));
+        nll.push(chunk_nll);
+        d_x.push(B::float_matmul(d_logits.clone(), weight.clone()));
+        d_weight = B::float_add(d_weight, B::float_matmul(B::float_transpose(d_logits), x));
+    }
+    let loss = B::scaled_sum(B::float_cat(nll, 0), scale);
+    (loss, B::float_cat(d_x, 0), d_weight)
+}
+
+fn token_rows<B: Backend>(x: &FloatTensor<B>, first: usize, rows: usize) -> FloatTensor<B> {
+    let d_model = x.shape()[1];
+    B::float_slice(
+        x.clone(),
+        &[Slice::from(first..first + rows), Slice::from(0..d_model)],
+    )
+}
+
+impl<B, C> LinearCrossEntropyBackend for Autodiff<B, C>
+where
+    B: LinearCrossEntropyBackend + RowKernels,
+    C: CheckpointStrategy,
+{
+    fn linear_cross_entropy_infer(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: &[u32],
+        chunk_tokens: usize,
+    ) -> FloatTensor<Self> {
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        FloatTensor::<Self>::new(infer::<B>(x, weight, targets, chunk_tokens))
+    }
+
+    fn linear_cross_entropy_train(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: &[u32],
+        chunk_tokens: usize,
+        scale: f32,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct LinearCrossEntropyBackward;
+
+        impl<B: Backend> Backward<B, 2> for LinearCrossEntropyBackward {
+            /// The gradients by x and weight, for a cotangent of 1.
+            type State = [FloatTensor<B>; 2];
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                gradients: &mut Gradients,
+                _: &mut Checkpointer,
+            ) {
+                let d_loss = gradients.consume::<B>(&ops.node);
+                let d_loss = B::float_reshape(d_loss, [1, 1].into());
+                for (parent, gradient) in ops.parents.into_iter().zip(ops.state) {
+                    if let Some(node) = parent {
+                        gradients.register::<B>(node.id, B::float_mul(gradient, d_loss.clone()));
+                    }
+                }
+            }
+        }
+
+        let nodes = [x.node(), weight.node()];
+        let (x, weight) = (x.into_primitive(), weight.into_primitive());
+        match LinearCrossEntropyBackward
+            .prepare::<C>(nodes)
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let (loss, d_x, d_weight) =
+                    loss_and_gradients::<B>(x, weight, targets, chunk_tokens, scale);
+                prep.finish([d_x, d_weight], loss)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::linear_cross_entropy_train(
+                x,
+                weight,
+                targets,
+                chunk_tokens,
+                scale,
+            )),
+        }
+    }
+}
+
+/// The backends beneath autodiff share their bodies.
+macro_rules! without_graph {
+    ($backend:ty, $tensor:ty) => {
+        impl LinearCrossEntropyBackend for $backend {
+            fn linear_cross_entropy_infer(
+                x: $tensor,
+                weight: $tensor,
+                targets: &[u32],
+                chunk_tokens: usize,
+            ) -> $tensor {
+                infer::<Self>(x, weight, targets, chunk_tokens)
+            }
+
+            fn linear_cross_entropy_train(
+                x: $tensor,
+                weight: $tensor,
+                targets: &[u32],
+                chunk_tokens: usize,
+                scale: f32,
+            ) -> $tensor {
+                Self::scaled_sum(infer::<Self>(x, weight, targets, chunk_tokens), scale)
+            }
+        }
+    };
+}
+without_graph!(CubeBackend, CubeTensor);
+without_graph!(Flex, FlexTensor);
+
+impl RowKernels for Flex {
+    fn row_nll(
+        logits: FlexTensor,
+        targets: &[u32],
+        scale: Option<f32>,
+    ) -> (FlexTensor, FlexTensor) {
+        let mut logits = logits.to_contiguous();
+        with_real!(logits, T => {
+            let nll = filled([targets.len()], |nll| {
+                cpu::row_nll::<T>(logits.storage_mut(), targets, scale.map(T::from), nll);
+            });
+            (nll, logits)
+        })
+    }
+
+    fn scaled_sum(nll: FlexTensor, scale: f32) -> FlexTensor {
+        let nll = nll.to_contiguous();
+        with_real!(nll, T => {
+            let sum: f64 = nll.storage::<T>().iter().map(|&v| f64::from(v)).sum();
+            filled([1], |loss| loss[0] = (f64::from(scale) * sum) as T)
+        })
+    }
+}
