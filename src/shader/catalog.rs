@@ -3,7 +3,13 @@
 use super::Kernel;
 
 /// Texts that a kernel may `// #import`, by name.
-pub const SHARED: &[(&str, &str)] = &[];
+pub const SHARED: &[(&str, &str)] = &[
+    ("decay", include_str!("../../shaders/shared/decay.wgsl")),
+    (
+        "softplus",
+        include_str!("../../shaders/shared/softplus.wgsl"),
+    ),
+];
 
 /// All kernels.
 pub const KERNELS: &[&Kernel] = &[
@@ -21,6 +27,13 @@ pub const KERNELS: &[&Kernel] = &[
     &RESOLVENT_DIAG_FWD_REDUCE,
     &RESOLVENT_DIAG_FWD_SPINE,
     &RESOLVENT_DIAG_FWD_VEC4,
+    &SELECTIVE_SCAN_BWD_CHANNEL,
+    &SELECTIVE_SCAN_BWD_REDUCE,
+    &SELECTIVE_SCAN_BWD_SPINE,
+    &SELECTIVE_SCAN_BWD_STATE,
+    &SELECTIVE_SCAN_FWD_APPLY,
+    &SELECTIVE_SCAN_FWD_REDUCE,
+    &SELECTIVE_SCAN_FWD_SPINE,
     &SUM_ROWS,
 ];
 
@@ -132,6 +145,62 @@ pub static RESOLVENT_DIAG_FWD_SPINE: Kernel = Kernel {
 pub static RESOLVENT_DIAG_FWD_VEC4: Kernel = Kernel {
     name: "resolvent_diag_fwd_vec4",
     source: include_str!("../../shaders/resolvent_diag_fwd_vec4.wgsl"),
+    n_inputs: 4,
+    n_outputs: 1,
+};
+
+/// Selective scan: gradients of u and `delta_raw`.
+pub static SELECTIVE_SCAN_BWD_CHANNEL: Kernel = Kernel {
+    name: "selective_scan_bwd_channel",
+    source: include_str!("../../shaders/selective_scan_bwd_channel.wgsl"),
+    n_inputs: 6,
+    n_outputs: 2,
+};
+
+/// Selective scan: cotangent that each chunk sends left by itself.
+pub static SELECTIVE_SCAN_BWD_REDUCE: Kernel = Kernel {
+    name: "selective_scan_bwd_reduce",
+    source: include_str!("../../shaders/selective_scan_bwd_reduce.wgsl"),
+    n_inputs: 4,
+    n_outputs: 3,
+};
+
+/// Selective scan: state before and cotangent after each chunk.
+pub static SELECTIVE_SCAN_BWD_SPINE: Kernel = Kernel {
+    name: "selective_scan_bwd_spine",
+    source: include_str!("../../shaders/selective_scan_bwd_spine.wgsl"),
+    n_inputs: 5,
+    n_outputs: 2,
+};
+
+/// Selective scan: partial gradients of a, b and c.
+pub static SELECTIVE_SCAN_BWD_STATE: Kernel = Kernel {
+    name: "selective_scan_bwd_state",
+    source: include_str!("../../shaders/selective_scan_bwd_state.wgsl"),
+    n_inputs: 6,
+    n_outputs: 2,
+};
+
+/// Selective scan: outputs of each chunk from its first state.
+pub static SELECTIVE_SCAN_FWD_APPLY: Kernel = Kernel {
+    name: "selective_scan_fwd_apply",
+    source: include_str!("../../shaders/selective_scan_fwd_apply.wgsl"),
+    n_inputs: 6,
+    n_outputs: 1,
+};
+
+/// Selective scan: last state of each chunk by itself.
+pub static SELECTIVE_SCAN_FWD_REDUCE: Kernel = Kernel {
+    name: "selective_scan_fwd_reduce",
+    source: include_str!("../../shaders/selective_scan_fwd_reduce.wgsl"),
+    n_inputs: 4,
+    n_outputs: 2,
+};
+
+/// Selective scan: states at the chunk boundaries.
+pub static SELECTIVE_SCAN_FWD_SPINE: Kernel = Kernel {
+    name: "selective_scan_fwd_spine",
+    source: include_str!("../../shaders/selective_scan_fwd_spine.wgsl"),
     n_inputs: 4,
     n_outputs: 1,
 };

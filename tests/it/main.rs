@@ -12,5 +12,6 @@ mod made_up;
 mod plain;
 mod plots;
 mod results;
+mod selective_scan;
 mod shaders;
 mod support;

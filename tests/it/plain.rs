@@ -3,6 +3,7 @@
 //! outside its buffers, leave an output unwritten, need a larger device) shows here.
 
 mod causal_conv;
+mod selective_scan;
 
 use bkbench::hardware::{DeviceChoice, adapters, choice::Pick};
 use bkbench::shader::{Kernel, Spec, Value, catalog};

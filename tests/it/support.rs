@@ -46,7 +46,19 @@ pub(crate) struct Golden {
 impl Golden {
     /// `tests/golden/<name>.{json,safetensors}`.
     pub(crate) fn read(name: &str) -> Self {
-        let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+        Self::open(&format!(
+            "{}/tests/golden/{name}",
+            env!("CARGO_MANIFEST_DIR")
+        ))
+    }
+
+    /// `golden/<name>.{json,safetensors}` of the folder that `BKBENCH_DATA` names.
+    pub(crate) fn read_large(name: &str) -> Self {
+        let data = std::env::var("BKBENCH_DATA").expect("BKBENCH_DATA names the data folder");
+        Self::open(&format!("{data}/golden/{name}"))
+    }
+
+    fn open(path: &str) -> Self {
         let text = std::fs::read_to_string(format!("{path}.json")).expect("the manifest");
         let manifest: serde_json::Value = serde_json::from_str(&text).expect("a JSON manifest");
         let file = std::fs::read(format!("{path}.safetensors")).expect("the tensors");

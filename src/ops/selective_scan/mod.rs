@@ -1,1 +1,118 @@
-//! selective_scan
+//! The selective scan of Mamba (Gu & Dao 2023, arXiv:2312.00752). Derivation and measured errors:
+//! `docs/selective_scan.md`.
+//!
+//! ```text
+//! delta = softplus(delta_raw), or delta_raw
+//! h[t]  = exp(delta[t] a) h[t-1] + delta[t] b[t] u[t]      per (batch, channel, state)
+//! y[t]  = c[t] . h[t]
+//! ```
+//!
+//! The skip `D u` and the gate are elementwise and stay with the caller. Tensors are `f32` on every
+//! device, or `f64` on the CPU.
+
+mod autodiff;
+pub mod cpu;
+mod lanes;
+mod wgsl;
+
+use burn::backend::Dispatch;
+use burn::tensor::Tensor;
+
+use crate::{Error, Result};
+use autodiff::SelectiveScanBackend;
+
+/// Time steps between two kept states.
+const CHUNK: usize = 16;
+
+/// What the recurrence reads, all on one device.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// `[batch, seq, d_inner]`.
+    pub u: Tensor<3>,
+    /// `[batch, seq, d_inner]`, the bias already added.
+    pub delta_raw: Tensor<3>,
+    /// `[d_inner, d_state]`. delta * a must not be positive, so a must be negative where delta is not.
+    pub a: Tensor<2>,
+    /// `[batch, seq, d_state]`.
+    pub b: Tensor<3>,
+    /// `[batch, seq, d_state]`.
+    pub c: Tensor<3>,
+    /// Whether delta is the softplus of `delta_raw` or `delta_raw` itself.
+    pub softplus: bool,
+}
+
+/// `y` `[batch, seq, d_inner]` and the state after the last token `[batch, d_inner, d_state]`, outside
+/// any graph. `h0` `[batch, d_inner, d_state]` is the state before the first token.
+///
+/// # Errors
+/// [`Error::Shape`] when the shapes do not fit together or a size is 0.
+pub fn infer(inputs: Inputs, h0: Tensor<3>) -> Result<(Tensor<3>, Tensor<3>)> {
+    check(&inputs, [("h0", &h0)])?;
+    let (y, states) = Dispatch::selective_scan_infer(
+        inputs.u.detach().into_dispatch(),
+        inputs.delta_raw.detach().into_dispatch(),
+        inputs.a.detach().swap_dims(0, 1).into_dispatch(),
+        inputs.b.detach().into_dispatch(),
+        inputs.c.detach().into_dispatch(),
+        h0.detach().swap_dims(1, 2).into_dispatch(),
+        inputs.softplus,
+    );
+    let states = Tensor::<4>::from_dispatch(states);
+    let last = states.dims()[1] - 1;
+    let h_last = states.slice_dim(1, last..=last).squeeze_dim::<3>(1);
+    Ok((Tensor::from_dispatch(y), h_last.swap_dims(1, 2)))
+}
+
+/// `y` as [`infer`] gives it, with exact gradients for every tensor of `inputs` and for `h0`.
+/// `d_h_last` `[batch, d_inner, d_state]` is the cotangent of the state after the last token, 0 where
+/// nothing follows; it only enters the gradients.
+///
+/// # Errors
+/// As [`infer`].
+pub fn train(inputs: Inputs, h0: Tensor<3>, d_h_last: Tensor<3>) -> Result<Tensor<3>> {
+    check(&inputs, [("h0", &h0), ("d_h_last", &d_h_last)])?;
+    // The kernels keep channels fastest; burn turns the gradients back.
+    Ok(Tensor::from_dispatch(Dispatch::selective_scan_train(
+        inputs.u.into_dispatch(),
+        inputs.delta_raw.into_dispatch(),
+        inputs.a.swap_dims(0, 1).into_dispatch(),
+        inputs.b.into_dispatch(),
+        inputs.c.into_dispatch(),
+        h0.swap_dims(1, 2).into_dispatch(),
+        d_h_last.swap_dims(1, 2).into_dispatch(),
+        inputs.softplus,
+    )))
+}
+
+fn check<const N: usize>(inputs: &Inputs, states: [(&'static str, &Tensor<3>); N]) -> Result<()> {
+    let [batch, seq_len, d_inner] = inputs.u.dims();
+    let [_, d_state] = inputs.a.dims();
+    let per_channel = vec![batch, seq_len, d_inner];
+    let per_state = vec![batch, seq_len, d_state];
+    // No size may be 0; the others are measured by u and a.
+    let mut arguments = vec![
+        (
+            "u",
+            per_channel.iter().map(|&n| n.max(1)).collect(),
+            inputs.u.dims().to_vec(),
+        ),
+        ("a", vec![d_inner, d_state.max(1)], inputs.a.dims().to_vec()),
+        ("delta_raw", per_channel, inputs.delta_raw.dims().to_vec()),
+        ("b", per_state.clone(), inputs.b.dims().to_vec()),
+        ("c", per_state, inputs.c.dims().to_vec()),
+    ];
+    let state = vec![batch, d_inner, d_state];
+    arguments.extend(states.map(|(arg, tensor)| (arg, state.clone(), tensor.dims().to_vec())));
+    match arguments
+        .into_iter()
+        .find(|(_, expected, got)| expected != got)
+    {
+        None => Ok(()),
+        Some((arg, expected, got)) => Err(Error::Shape {
+            op: "selective_scan",
+            arg,
+            expected: format!("{expected:?}"),
+            got,
+        }),
+    }
+}
