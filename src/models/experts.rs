@@ -1,0 +1,254 @@
+//! Mixture of experts: a linear router, small two-layer experts, only the chosen ones run.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::activation::{relu, softmax};
+use burn::tensor::{Tensor, TensorData};
+
+use super::Initialiser;
+use super::registry::ModelShape;
+use crate::hardware::read;
+use crate::ops::embedding::gather_rows;
+use crate::{Error, Result};
+
+/// Experts and their router.
+///
+/// The gate is the full softmax's probability of the chosen expert, so that the router learns at
+/// `top_k = 1`; ties go to the lowest index; no capacity, no dropped token.
+#[derive(Module, Debug)]
+pub(super) struct Experts {
+    router: Linear,
+    experts: Vec<Expert>,
+    #[module(skip)]
+    top_k: usize,
+}
+
+#[derive(Module, Debug)]
+struct Expert {
+    up: Linear,
+    down: Linear,
+}
+
+/// What [`Experts::forward`] returns.
+#[derive(Debug)]
+pub(super) struct Mixture {
+    /// Gated sum over the chosen experts, `[tokens, d_model]`.
+    pub y: Tensor<2>,
+    /// `E * sum_e f_e P_e`: the fraction of tokens sent to each expert (a constant) times its mean
+    /// probability; 1 when balanced. `[1]`.
+    pub load_balance: Tensor<1>,
+}
+
+impl Experts {
+    /// Router N(0, 0.02); experts Kaiming uniform, the second matrix divided by the root of the depth.
+    pub fn new(init: &mut Initialiser<'_>, shape: &ModelShape) -> Self {
+        let (d_model, hidden) = (shape.d_model, shape.expert_hidden);
+        let depth = (shape.n_layers as f64).sqrt();
+        let router = Linear {
+            weight: init.normal([d_model, shape.n_experts], 0.02),
+            bias: Some(init.constant([shape.n_experts], 0.0)),
+        };
+        let experts = (0..shape.n_experts)
+            .map(|_| Expert {
+                up: init.linear(d_model, hidden, true, 1.0),
+                down: init.linear(hidden, d_model, true, depth),
+            })
+            .collect();
+        Self {
+            router,
+            experts,
+            top_k: shape.top_k,
+        }
+    }
+
+    /// Parameters of the router and of `n` experts.
+    pub fn n_parameters(shape: &ModelShape, n: usize) -> usize {
+        let (d_model, hidden) = (shape.d_model, shape.expert_hidden);
+        let router = d_model * shape.n_experts + shape.n_experts;
+        router + n * (d_model * hidden + hidden + hidden * d_model + d_model)
+    }
+
+    /// Routes `x`, shape `[tokens, d_model]`. The choice is made on the host: one readback a call.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn forward(&self, x: Tensor<2>) -> Result<Mixture> {
+        let [n_tokens, _] = x.dims();
+        let n_experts = self.experts.len();
+        let device = x.device();
+        let probabilities = softmax(self.router.forward(x.clone()), 1);
+        let on_host = read::floats(
+            probabilities.clone().inner(),
+            "reading router probabilities",
+        )?;
+        let plan = Plan::new(&on_host, n_experts, self.top_k);
+
+        let gathered = gather_rows(x, &plan.tokens)?;
+        let mut outputs = Vec::with_capacity(n_experts);
+        let mut first = 0;
+        for (expert, &rows) in self.experts.iter().zip(&plan.padded_rows) {
+            if rows > 0 {
+                let input = gathered.clone().narrow(0, first, rows);
+                outputs.push(expert.down.forward(relu(expert.up.forward(input))));
+                first += rows;
+            }
+        }
+        let outputs = Tensor::cat(outputs, 0);
+
+        let constant = |values: Vec<f32>, shape: [usize; 2]| {
+            Tensor::<2>::from_data(TensorData::new(values, shape), &device)
+        };
+        let mut y: Option<Tensor<2>> = None;
+        for choice in &plan.choices {
+            let chosen = constant(choice.one_hot.clone(), [n_tokens, n_experts]);
+            let gate = (probabilities.clone() * chosen).sum_dim(1);
+            let term = gather_rows(outputs.clone(), &choice.slots)? * gate;
+            y = Some(match y {
+                Some(sum) => sum + term,
+                None => term,
+            });
+        }
+        let y = y.ok_or_else(|| Error::CheckFailed("top_k must be at least 1".into()))?;
+
+        let fraction = constant(plan.fraction, [1, n_experts]);
+        let balance = (probabilities.mean_dim(0) * fraction)
+            .sum_dim(1)
+            .mul_scalar(n_experts as f32);
+        Ok(Mixture {
+            y,
+            load_balance: balance.reshape([1]),
+        })
+    }
+}
+
+/// Which token goes where: computed on the host from the router's probabilities.
+#[derive(Debug)]
+struct Plan {
+    /// Token of each gathered row, expert by expert, padding included.
+    tokens: Vec<u32>,
+    /// Rows of each expert, padding included; 0 where it was not chosen.
+    padded_rows: Vec<usize>,
+    /// One entry for each of the `top_k` choices.
+    choices: Vec<Choice>,
+    /// Fraction of the choices that went to each expert.
+    fraction: Vec<f32>,
+}
+
+#[derive(Debug)]
+struct Choice {
+    /// 1 at the chosen expert of each token, `[tokens, experts]`.
+    one_hot: Vec<f32>,
+    /// Row of the gathered experts' output for each token.
+    slots: Vec<u32>,
+}
+
+impl Plan {
+    fn new(probabilities: &[f32], n_experts: usize, top_k: usize) -> Self {
+        let n_tokens = probabilities.len() / n_experts;
+        let mut chosen: Vec<Vec<usize>> = vec![Vec::with_capacity(n_tokens); top_k];
+        for row in probabilities.chunks(n_experts) {
+            let mut order: Vec<usize> = (0..n_experts).collect();
+            // A stable sort keeps the lowest index first among equals.
+            order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+            for (k, list) in chosen.iter_mut().enumerate() {
+                list.push(order[k]);
+            }
+        }
+
+        let mut members: Vec<Vec<(u32, usize)>> = vec![Vec::new(); n_experts];
+        for token in 0..n_tokens {
+            for (k, list) in chosen.iter().enumerate() {
+                members[list[token]].push((token as u32, k));
+            }
+        }
+        let n_choices = (n_tokens * top_k) as f32;
+        let fraction = members.iter().map(|m| m.len() as f32 / n_choices).collect();
+
+        let mut slots = vec![vec![0; n_tokens]; top_k];
+        let (mut tokens, mut padded_rows) = (Vec::new(), Vec::with_capacity(n_experts));
+        for list in &members {
+            let first = tokens.len();
+            for &(token, k) in list {
+                slots[k][token as usize] = tokens.len() as u32;
+                tokens.push(token);
+            }
+            let rows = padded(list.len());
+            // Padding rows compute token 0 again; nothing reads them and their gradient is 0.
+            tokens.resize(first + rows, 0);
+            padded_rows.push(rows);
+        }
+
+        let choices = chosen
+            .iter()
+            .zip(slots)
+            .map(|(list, slots)| {
+                let mut one_hot = vec![0.0; n_tokens * n_experts];
+                for (token, &expert) in list.iter().enumerate() {
+                    one_hot[token * n_experts + expert] = 1.0;
+                }
+                Choice { one_hot, slots }
+            })
+            .collect();
+        Self {
+            tokens,
+            padded_rows,
+            choices,
+            fraction,
+        }
+    }
+}
+
+/// Rows are padded to quarter steps between powers of two: every new matmul shape costs a pipeline, and
+/// this bounds both the shapes (four an octave) and the waste (a quarter at most).
+fn padded(rows: usize) -> usize {
+    if rows <= 16 {
+        return if rows == 0 { 0 } else { 16 };
+    }
+    let step = rows.next_power_of_two() / 8;
+    rows.next_multiple_of(step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_finds_its_expert_and_ties_go_to_the_lowest_index() {
+        let probabilities = [0.1, 0.7, 0.2, 0.4, 0.4, 0.2, 0.2, 0.2, 0.6];
+        let plan = Plan::new(&probabilities, 3, 2);
+        let expert_of = |slot: u32| {
+            let mut end = 0;
+            plan.padded_rows.iter().position(|rows| {
+                end += rows;
+                (slot as usize) < end
+            })
+        };
+        let first: Vec<_> = plan.choices[0]
+            .slots
+            .iter()
+            .map(|&s| expert_of(s))
+            .collect();
+        assert_eq!(first, [Some(1), Some(0), Some(2)]);
+        let second: Vec<_> = plan.choices[1]
+            .slots
+            .iter()
+            .map(|&s| expert_of(s))
+            .collect();
+        assert_eq!(second, [Some(2), Some(1), Some(0)]);
+        for choice in &plan.choices {
+            for (token, &slot) in choice.slots.iter().enumerate() {
+                assert_eq!(plan.tokens[slot as usize], token as u32);
+            }
+        }
+        assert_eq!(plan.fraction, [2.0 / 6.0, 2.0 / 6.0, 2.0 / 6.0]);
+    }
+
+    #[test]
+    fn padding_wastes_at_most_a_quarter_and_never_shrinks() {
+        for rows in 17..5000 {
+            let p = padded(rows);
+            assert!(p >= rows && p * 4 <= rows * 5, "{rows} rows padded to {p}");
+        }
+        assert_eq!((padded(0), padded(1), padded(16)), (0, 16, 16));
+    }
+}

@@ -1,0 +1,176 @@
+//! The official Mamba-1 block (Gu & Dao 2023; state-spaces/mamba): ZOH for A, Euler for B.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::activation::silu;
+use burn::tensor::{Device, Tensor};
+
+use super::registry::ModelShape;
+use super::{BatchShape, BlockOutput, BlockState, Initialiser, SequenceBlock, Sweep};
+use crate::ops::causal_conv::{self, Activation};
+use crate::ops::selective_scan;
+use crate::{Error, Result};
+
+/// One Mamba block without its norm and residual connection.
+#[derive(Module, Debug)]
+pub struct MambaBlock {
+    in_proj: Linear,
+    conv_weight: Param<Tensor<2>>,
+    conv_bias: Param<Tensor<1>>,
+    x_proj: Linear,
+    dt_proj: Linear,
+    a_log: Param<Tensor<2>>,
+    d_skip: Param<Tensor<1>>,
+    out_proj: Linear,
+}
+
+impl MambaBlock {
+    /// The official initialisation: `a_log = ln(1..=d_state)`, `D = 1`, the bias of `dt_proj` the inverse
+    /// softplus of a log-uniform draw from [1e-3, 0.1], its weight U(±`dt_rank`^-1/2), `out_proj` divided
+    /// by the root of the number of layers.
+    pub fn new(init: &mut Initialiser<'_>, shape: &ModelShape) -> Self {
+        let ModelShape {
+            d_model,
+            d_state,
+            d_conv,
+            ..
+        } = *shape;
+        let (d_inner, dt_rank) = (shape.d_inner(), shape.dt_rank());
+        let conv_bound = (d_conv as f64).sqrt().recip();
+        let in_proj = init.linear(d_model, 2 * d_inner, false, 1.0);
+        let conv_weight = init.uniform([d_inner, d_conv], conv_bound);
+        let conv_bias = init.uniform([d_inner], conv_bound);
+        let x_proj = init.linear(d_inner, dt_rank + 2 * d_state, false, 1.0);
+        let dt_weight = init.uniform([dt_rank, d_inner], (dt_rank as f64).sqrt().recip());
+        let dt_bias = init
+            .draws(d_inner, 1e-3_f64.ln(), 0.1_f64.ln())
+            .into_iter()
+            .map(|ln_dt| {
+                let dt = f64::from(ln_dt).exp().max(1e-4);
+                (dt + (-(-dt).exp_m1()).ln()) as f32
+            })
+            .collect();
+        let a_log = (0..d_inner)
+            .flat_map(|_| (1..=d_state).map(|n| (n as f32).ln()))
+            .collect();
+        Self {
+            in_proj,
+            conv_weight,
+            conv_bias,
+            x_proj,
+            dt_proj: Linear {
+                weight: dt_weight,
+                bias: Some(init.values([d_inner], dt_bias)),
+            },
+            a_log: init.values([d_inner, d_state], a_log),
+            d_skip: init.constant([d_inner], 1.0),
+            out_proj: init.linear(d_inner, d_model, false, (shape.n_layers as f64).sqrt()),
+        }
+    }
+
+    /// Parameters of one block.
+    pub fn n_parameters(shape: &ModelShape) -> usize {
+        let ModelShape {
+            d_model,
+            d_state,
+            d_conv,
+            ..
+        } = *shape;
+        let (d_inner, dt_rank) = (shape.d_inner(), shape.dt_rank());
+        let projections = d_model * 2 * d_inner + d_inner * d_model;
+        let conv = d_inner * d_conv + d_inner;
+        let selection = d_inner * (dt_rank + 2 * d_state) + dt_rank * d_inner + d_inner;
+        projections + conv + selection + d_inner * d_state + d_inner
+    }
+}
+
+impl SequenceBlock for MambaBlock {
+    fn initial_state(&self, batch: usize, device: &Device) -> BlockState {
+        let [d_inner, d_state] = self.a_log.dims();
+        let [_, d_conv] = self.conv_weight.dims();
+        BlockState::Mamba {
+            conv: Tensor::zeros([batch, d_conv - 1, d_inner], device),
+            scan: Tensor::zeros([batch, d_inner, d_state], device),
+        }
+    }
+
+    fn forward(
+        &self,
+        x: Tensor<2>,
+        shape: BatchShape,
+        state: BlockState,
+        sweep: Sweep<'_>,
+    ) -> Result<BlockOutput> {
+        let BlockState::Mamba {
+            conv: conv0,
+            scan: scan0,
+        } = state
+        else {
+            return Err(Error::CheckFailed(
+                "a mamba block was given another block's state".into(),
+            ));
+        };
+        let [d_inner, d_state] = self.a_log.dims();
+        let [dt_rank, _] = self.dt_proj.weight.dims();
+
+        let xz = self.in_proj.forward(x);
+        let u = shape.unfold(xz.clone().narrow(1, 0, d_inner));
+        let z_gate = xz.narrow(1, d_inner, d_inner);
+
+        let (conv_weight, conv_bias) = (self.conv_weight.val(), self.conv_bias.val());
+        let (u, conv) = match sweep {
+            Sweep::Infer => {
+                let (u, last) =
+                    causal_conv::infer(u, conv_weight, conv_bias, conv0, Activation::Silu)?;
+                (u, Some(last))
+            }
+            Sweep::Train {
+                d_last: BlockState::Mamba { conv: d_last, .. },
+            } => {
+                let d_last = d_last.clone();
+                let u =
+                    causal_conv::train(u, conv_weight, conv_bias, conv0, d_last, Activation::Silu)?;
+                (u, None)
+            }
+            Sweep::Train { .. } => return Err(wrong_cotangent()),
+        };
+
+        let selection = self.x_proj.forward(shape.fold(u.clone()));
+        let delta_raw = self
+            .dt_proj
+            .forward(selection.clone().narrow(1, 0, dt_rank));
+        let inputs = selective_scan::Inputs {
+            u: u.clone(),
+            delta_raw: shape.unfold(delta_raw),
+            a: self.a_log.val().exp().neg(),
+            b: shape.unfold(selection.clone().narrow(1, dt_rank, d_state)),
+            c: shape.unfold(selection.narrow(1, dt_rank + d_state, d_state)),
+            softplus: true,
+        };
+        let (y, scan) = match sweep {
+            Sweep::Infer => {
+                let (y, last) = selective_scan::infer(inputs, scan0)?;
+                (y, Some(last))
+            }
+            Sweep::Train {
+                d_last: BlockState::Mamba { scan: d_last, .. },
+            } => (selective_scan::train(inputs, scan0, d_last.clone())?, None),
+            Sweep::Train { .. } => return Err(wrong_cotangent()),
+        };
+
+        let y = shape.fold(y) + shape.fold(u) * self.d_skip.val().unsqueeze();
+        let branch = self.out_proj.forward(y * silu(z_gate));
+        let state = conv
+            .zip(scan)
+            .map(|(conv, scan)| BlockState::Mamba { conv, scan });
+        Ok(BlockOutput {
+            branch,
+            state,
+            load_balance: None,
+        })
+    }
+}
+
+fn wrong_cotangent() -> Error {
+    Error::CheckFailed("a mamba block was given another block's cotangent".into())
+}

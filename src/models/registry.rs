@@ -1,0 +1,242 @@
+//! The models by name, their shapes, and the matching of their sizes.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::mamba::MambaBlock;
+use super::resnetbk::ResNetBkBlock;
+use super::{BatchShape, BlockOutput, BlockState, Initialiser, SequenceBlock, Sweep};
+use crate::config::{MatchBasis, ModelConfig};
+use crate::{Error, Result};
+
+/// A registered model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Architecture {
+    /// Causal resolvent with exact gradient, mixture of experts.
+    #[serde(rename = "resnetbk")]
+    ResNetBk,
+    /// `resnetbk` with the resolvent's output zeroed: the control that sees no context.
+    #[serde(rename = "no-mixer")]
+    NoMixer,
+    /// Official Mamba-1.
+    #[serde(rename = "mamba")]
+    Mamba,
+}
+
+impl Architecture {
+    /// All registered models.
+    pub const ALL: [Self; 3] = [Self::ResNetBk, Self::Mamba, Self::NoMixer];
+
+    /// Name in flags, configs and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ResNetBk => "resnetbk",
+            Self::NoMixer => "no-mixer",
+            Self::Mamba => "mamba",
+        }
+    }
+
+    /// The model called `name`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownName`] with the names that exist.
+    pub fn parse(name: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|model| model.name() == name)
+            .ok_or_else(|| Error::UnknownName {
+                kind: "model",
+                name: name.to_owned(),
+                known: Self::ALL
+                    .iter()
+                    .map(|model| model.name().to_owned())
+                    .collect(),
+            })
+    }
+
+    fn block(self, init: &mut Initialiser<'_>, shape: &ModelShape) -> Block {
+        match self {
+            Self::ResNetBk => Block::ResNetBk(ResNetBkBlock::new(init, shape, true)),
+            Self::NoMixer => Block::ResNetBk(ResNetBkBlock::new(init, shape, false)),
+            Self::Mamba => Block::Mamba(MambaBlock::new(init, shape)),
+        }
+    }
+}
+
+/// The block of any registered model.
+#[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a model has a few blocks, each of megabytes of weights"
+)]
+pub enum Block {
+    /// `resnetbk`, `no-mixer`.
+    ResNetBk(ResNetBkBlock),
+    /// `mamba`.
+    Mamba(MambaBlock),
+}
+
+impl SequenceBlock for Block {
+    fn initial_state(&self, batch: usize, device: &Device) -> BlockState {
+        match self {
+            Self::ResNetBk(block) => block.initial_state(batch, device),
+            Self::Mamba(block) => block.initial_state(batch, device),
+        }
+    }
+
+    fn forward(
+        &self,
+        x: Tensor<2>,
+        shape: BatchShape,
+        state: BlockState,
+        sweep: Sweep<'_>,
+    ) -> Result<BlockOutput> {
+        match self {
+            Self::ResNetBk(block) => block.forward(x, shape, state, sweep),
+            Self::Mamba(block) => block.forward(x, shape, state, sweep),
+        }
+    }
+}
+
+impl Block {
+    /// The block of `shape`'s model for one layer (from 1).
+    pub fn new(shape: &ModelShape, layer: u16, seed: u64, device: &Device) -> Self {
+        shape
+            .architecture
+            .block(&mut Initialiser::new(seed, layer, device), shape)
+    }
+}
+
+/// Everything that fixes the parameters' shapes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelShape {
+    /// Which model.
+    pub architecture: Architecture,
+    /// Tokens of the vocabulary.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Blocks.
+    pub n_layers: usize,
+    /// Mamba: states a channel.
+    pub d_state: usize,
+    /// Mamba: width of the convolution.
+    pub d_conv: usize,
+    /// Mamba: `d_inner / d_model`.
+    pub expand: usize,
+    /// ResNet-BK: experts.
+    pub n_experts: usize,
+    /// ResNet-BK: experts a token is sent to.
+    pub top_k: usize,
+    /// ResNet-BK: hidden width of an expert, found by matching.
+    pub expert_hidden: usize,
+}
+
+/// Numbers of parameters of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterCount {
+    /// All.
+    pub total: usize,
+    /// All but the embedding, which is also the head.
+    pub non_embedding: usize,
+    /// Those of `non_embedding` that one token uses.
+    pub active: usize,
+}
+
+impl ModelShape {
+    /// Channels of Mamba's inner stream.
+    pub fn d_inner(&self) -> usize {
+        self.expand * self.d_model
+    }
+
+    /// Rank of Mamba's step-size projection.
+    pub fn dt_rank(&self) -> usize {
+        self.d_model.div_ceil(16)
+    }
+
+    /// Counts by formula; a test compares them with the built module.
+    pub fn parameters(&self) -> ParameterCount {
+        let (block, active) = match self.architecture {
+            Architecture::ResNetBk | Architecture::NoMixer => (
+                ResNetBkBlock::n_parameters(self, self.n_experts),
+                ResNetBkBlock::n_parameters(self, self.top_k),
+            ),
+            Architecture::Mamba => {
+                let n = MambaBlock::n_parameters(self);
+                (n, n)
+            }
+        };
+        let around = |block: usize| self.n_layers * (block + self.d_model) + self.d_model;
+        let non_embedding = around(block);
+        ParameterCount {
+            total: self.vocab_size * self.d_model + non_embedding,
+            non_embedding,
+            active: around(active),
+        }
+    }
+}
+
+/// Shapes for `models` at equal `d_model` and `n_layers`, the free width solved so that each comes as
+/// near as it can to Mamba's size on the configured basis.
+///
+/// # Errors
+/// [`Error::Config`] when two of them differ by more than 10 % all the same, and
+/// [`Error::NotAvailableYet`] for matching by FLOPs.
+pub fn matched_shapes(
+    models: &[Architecture],
+    config: &ModelConfig,
+    vocab_size: usize,
+) -> Result<Vec<ModelShape>> {
+    let basis = match config.match_basis {
+        MatchBasis::Total => |count: ParameterCount| count.non_embedding,
+        MatchBasis::Active => |count: ParameterCount| count.active,
+        MatchBasis::Flops => {
+            return Err(Error::NotAvailableYet {
+                what: "matching by FLOPs (match = \"flops\")".into(),
+            });
+        }
+    };
+    let shape = |architecture, expert_hidden| ModelShape {
+        architecture,
+        vocab_size,
+        d_model: config.d_model,
+        n_layers: config.n_layers,
+        d_state: config.d_state,
+        d_conv: config.d_conv,
+        expand: config.expand,
+        n_experts: config.n_experts,
+        top_k: config.top_k,
+        expert_hidden,
+    };
+    let size = |architecture, hidden| basis(shape(architecture, hidden).parameters());
+    let target = size(Architecture::Mamba, 0);
+    let solve = |architecture| match architecture {
+        Architecture::Mamba => shape(architecture, 0),
+        Architecture::ResNetBk | Architecture::NoMixer => {
+            // The count is linear in the hidden width.
+            let slope = size(architecture, 2) - size(architecture, 1);
+            let fixed = size(architecture, 1) - slope;
+            let hidden = (target.saturating_sub(fixed) + slope / 2) / slope;
+            shape(architecture, hidden.max(1))
+        }
+    };
+    let shapes: Vec<ModelShape> = models.iter().map(|&model| solve(model)).collect();
+    let sizes: Vec<usize> = shapes.iter().map(|s| basis(s.parameters())).collect();
+    let (min, max) = (sizes.iter().min(), sizes.iter().max());
+    if let (Some(&min), Some(&max)) = (min, max)
+        && max as f64 / min as f64 - 1.0 > 0.10
+    {
+        let list = models
+            .iter()
+            .zip(&sizes)
+            .map(|(m, n)| format!("{} {n}", m.name()));
+        return Err(Error::Config {
+            problems: vec![format!(
+                "the models cannot be matched within 10 % ({}); change d_model, n_layers or n_experts",
+                list.collect::<Vec<_>>().join(", ")
+            )],
+        });
+    }
+    Ok(shapes)
+}
