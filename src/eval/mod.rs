@@ -1,1 +1,5 @@
-//! Held-out evaluation and audits.
+//! Held-out evaluation.
+
+mod perplexity;
+
+pub use perplexity::evaluate;

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::adapters::{Cpu, Found, found, instance, list};
+use super::adapters::{Adapter, Cpu, Found, found, instance, list};
 use super::choice::{DeviceChoice, Pick};
 use super::fingerprint::Fingerprint;
 use crate::{Error, Result};
@@ -14,6 +14,8 @@ use crate::{Error, Result};
 pub struct Hardware {
     /// The burn device, without autodiff.
     pub device: Device,
+    /// The adapter; `None` on the CPU backend.
+    pub adapter: Option<Adapter>,
     /// What must agree before results may be pooled.
     pub fingerprint: Fingerprint,
     /// What the choice rests on, to print and to record: fallbacks, namesakes.
@@ -49,12 +51,13 @@ pub fn open(choice: &DeviceChoice, require_adapter: Option<&str>) -> Result<Hard
             ));
         }
     }
-    let device = match pick {
-        Pick::Cpu => Device::flex(),
-        Pick::Adapter(index) => registered(index)?,
+    let (device, adapter) = match pick {
+        Pick::Cpu => (Device::flex(), None),
+        Pick::Adapter(index) => (registered(index)?, Some(adapters[index].clone())),
     };
     Ok(Hardware {
         device,
+        adapter,
         fingerprint,
         notes,
     })

@@ -1,1 +1,218 @@
-//! Training loop, optimiser, checkpoints.
+//! The training loop: whole sequences, seeded, one readback a step.
+
+mod checkpoint;
+mod gradient;
+pub mod optimiser;
+mod schedule;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::optim::ModuleOptimizer;
+use burn::tensor::Device;
+use sha2::{Digest, Sha256};
+
+pub use checkpoint::Checkpoint;
+pub use gradient::{Gradient, Objective};
+pub use schedule::learning_rate;
+
+use crate::Result;
+use crate::config::{ModelConfig, TrainConfig};
+use crate::data::{Batch, Batches};
+use crate::models::registry::ModelShape;
+use crate::models::{BatchShape, Dropout, LanguageModel};
+use crate::results::{Curves, DivergenceCause, Outcome};
+
+/// This many non-finite steps in a row end a training.
+const NON_FINITE_LIMIT: u64 = 5;
+/// Steps that are not timed: the first ones build pipelines and grow the memory pools.
+const UNTIMED_STEPS: u64 = 3;
+
+/// What is trained, on what, for how long.
+#[derive(Debug)]
+pub struct Training<'a> {
+    /// The model.
+    pub shape: &'a ModelShape,
+    /// What all models share: dropout, weight of the load balance.
+    pub model: &'a ModelConfig,
+    /// Hyper-parameters.
+    pub config: &'a TrainConfig,
+    /// Where the tokens come from.
+    pub batches: &'a Batches,
+    /// How a batch folds into sequences.
+    pub batch_shape: BatchShape,
+    /// Optimiser steps to take.
+    pub n_steps: u64,
+    /// Seed of weights and masks; the batches have been given the same one.
+    pub seed: u64,
+    /// Device without autodiff.
+    pub device: &'a Device,
+    /// Folder of the checkpoint.
+    pub checkpoint: PathBuf,
+}
+
+/// What a step reports.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Number of the step, from 0.
+    pub index: u64,
+    /// Cross-entropy of its batch before the update, nats per token.
+    pub loss_nats: f64,
+    /// Norm of the gradient over all parameters before clipping.
+    pub gradient_norm: f64,
+    /// Tokens it trained on.
+    pub n_tokens: u64,
+}
+
+impl Step {
+    fn is_finite(&self) -> bool {
+        self.loss_nats.is_finite() && self.gradient_norm.is_finite()
+    }
+}
+
+/// A training that ended.
+#[derive(Debug)]
+pub struct Trained {
+    /// The last weights, without autodiff.
+    pub model: LanguageModel,
+    /// Completed, or diverged.
+    pub outcome: Outcome,
+    /// Every step's values.
+    pub curves: Curves,
+    /// Steps that changed no weight.
+    pub skipped_steps: u64,
+    /// Wall-clock time of the loop.
+    pub seconds: f64,
+    /// Training tokens a second, the first three steps left out; absent in shorter runs.
+    pub tokens_per_second: Option<f64>,
+    /// Highest number of bytes in use after a step, where the backend tells.
+    pub peak_memory_bytes: Option<u64>,
+    /// sha256 of the tokens in the order in which they were trained on.
+    pub data_order_sha256: String,
+}
+
+/// Trains from scratch; `on_step` hears of every step.
+///
+/// # Errors
+/// A device that fails, or a checkpoint that cannot be written.
+pub fn train(training: &Training<'_>, on_step: &mut dyn FnMut(Step)) -> Result<Trained> {
+    let mut trainer = Trainer::new(training);
+    let mut curves = Curves::default();
+    let mut outcome = Outcome::Completed;
+    let (mut skipped_steps, mut non_finite_in_a_row) = (0, 0);
+    let mut peak_memory_bytes = None;
+    let mut data_order = Sha256::new();
+    let began = Instant::now();
+    let mut last_checkpoint = began;
+    let mut timed: Option<(Instant, u64)> = None;
+
+    for index in 0..training.n_steps {
+        if index == UNTIMED_STEPS {
+            timed = Some((Instant::now(), 0));
+        }
+        let batch = training.batches.batch(index);
+        data_order.update(bytemuck::cast_slice::<u32, u8>(&batch.inputs));
+        let step = trainer.step(index, &batch)?;
+        curves.push(step.loss_nats, step.gradient_norm);
+        on_step(step);
+        if let Some((_, n_tokens)) = &mut timed {
+            *n_tokens += step.n_tokens;
+        }
+        let in_use = training
+            .device
+            .memory_pool_usage()
+            .map(|usage| usage.bytes_in_use);
+        peak_memory_bytes = peak_memory_bytes.max(in_use);
+
+        if step.is_finite() {
+            non_finite_in_a_row = 0;
+        } else {
+            skipped_steps += 1;
+            non_finite_in_a_row += 1;
+            if non_finite_in_a_row == NON_FINITE_LIMIT {
+                outcome = Outcome::Diverged {
+                    step: index,
+                    cause: DivergenceCause::NonFinite,
+                };
+                break;
+            }
+        }
+        let every = training.config.checkpoint_every_seconds;
+        if index + 1 == training.n_steps || last_checkpoint.elapsed().as_secs_f64() >= every {
+            let checkpoint = Checkpoint {
+                step: index + 1,
+                curves: curves.clone(),
+            };
+            checkpoint.save(&training.checkpoint, &trainer.model, &trainer.optimiser)?;
+            last_checkpoint = Instant::now();
+        }
+    }
+    // The last update may still be queued; a device that failed says so when the weights are read.
+    let _ = training.device.sync();
+    Ok(Trained {
+        model: trainer.model.valid(),
+        outcome,
+        curves,
+        skipped_steps,
+        seconds: began.elapsed().as_secs_f64(),
+        tokens_per_second: timed.map(|(since, n)| n as f64 / since.elapsed().as_secs_f64()),
+        peak_memory_bytes,
+        data_order_sha256: format!("{:x}", data_order.finalize()),
+    })
+}
+
+/// A model with its optimiser.
+struct Trainer<'a> {
+    training: &'a Training<'a>,
+    model: LanguageModel,
+    optimiser: ModuleOptimizer,
+}
+
+impl<'a> Trainer<'a> {
+    fn new(training: &'a Training<'a>) -> Self {
+        let device = training.device.clone().autodiff();
+        let model = LanguageModel::new(training.shape, training.seed, &device);
+        let optimiser = optimiser::adamw(&model, training.config, optimiser::Decay::Standard);
+        Self {
+            training,
+            model,
+            optimiser,
+        }
+    }
+
+    /// One optimiser step; a non-finite gradient changes nothing.
+    fn step(&mut self, index: u64, batch: &Batch) -> Result<Step> {
+        let Training {
+            config,
+            model,
+            seed,
+            n_steps,
+            batch_shape,
+            ..
+        } = *self.training;
+        let objective = Objective {
+            load_balance_weight: model.load_balance_weight,
+            dropout: Dropout {
+                probability: model.dropout,
+                seed,
+                step: index as u32,
+            },
+            loss_chunk_tokens: config.loss_chunk_tokens,
+        };
+        let gradient =
+            objective.gradient(&self.model, &batch.inputs, &batch.targets, batch_shape)?;
+        let step = Step {
+            index,
+            loss_nats: gradient.loss_nats,
+            gradient_norm: gradient.norm,
+            n_tokens: batch.inputs.len() as u64,
+        };
+        if step.is_finite() {
+            let gradients = gradient.clipped(&self.model, config.gradient_clip_norm);
+            let rate = learning_rate(config, index, n_steps);
+            self.model = self.optimiser.step(rate, self.model.clone(), gradients);
+        }
+        Ok(step)
+    }
+}

@@ -1,0 +1,175 @@
+//! The training loop on both devices.
+
+use bkbench::config::{ModelConfig, TrainConfig};
+use bkbench::data::{Batches, Tokens};
+use bkbench::math::random::{Coordinate, Purpose, words};
+use bkbench::models::registry::{Architecture, ModelShape, matched_shapes};
+use bkbench::models::{BatchShape, LanguageModel, weights};
+use bkbench::results::Outcome;
+use bkbench::train::{Checkpoint, Trained, Training, optimiser, train};
+use burn::module::Module;
+use burn::tensor::Device;
+
+use crate::support;
+
+const SEQ_LEN: usize = 48;
+const BATCH: usize = 2;
+
+fn shape(architecture: Architecture) -> ModelShape {
+    let config = ModelConfig {
+        d_model: 16,
+        n_layers: 2,
+        ..ModelConfig::default()
+    };
+    matched_shapes(&[architecture], &config, 64).unwrap().remove(0)
+}
+
+/// Pseudo-text: each token depends on the one before it, with noise.
+fn text(n: usize) -> Tokens {
+    let mut ids = vec![0_u32; n];
+    for i in 1..n {
+        let [noise, pick, ..] = words(3, Coordinate::new(Purpose::Test).at(i as u64));
+        let expected = (ids[i - 1] * 5 + 1) % 64;
+        ids[i] = if noise % 4 == 0 { pick % 64 } else { expected };
+    }
+    Tokens::from_ids(&ids, 64)
+}
+
+fn run(
+    architecture: Architecture,
+    config: &TrainConfig,
+    n_steps: u64,
+    device: &Device,
+    folder: &std::path::Path,
+) -> Trained {
+    let batches = Batches::new(text(4000), SEQ_LEN, BATCH, 42).unwrap();
+    let training = Training {
+        shape: &shape(architecture),
+        model: &ModelConfig::default(),
+        config,
+        batches: &batches,
+        batch_shape: BatchShape {
+            batch: BATCH,
+            seq_len: SEQ_LEN,
+        },
+        n_steps,
+        seed: 42,
+        device,
+        checkpoint: folder.join("cell"),
+    };
+    train(&training, &mut |_| {}).unwrap()
+}
+
+fn losses(trained: &Trained) -> Vec<f64> {
+    let curve = &trained.curves.loss_nats;
+    curve.iter().map(|loss| loss.expect("finite").get()).collect()
+}
+
+#[test]
+fn cpu_and_wgpu_train_alike_and_a_rerun_gives_the_same_bits() {
+    let config = TrainConfig {
+        learning_rate: 3e-3,
+        ..TrainConfig::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for architecture in Architecture::ALL {
+        let train = |device| run(architecture, &config, 8, device, folder.path());
+        let [cpu, wgpu] = [support::cpu(), support::wgpu()].map(|device| {
+            let (first, again) = (train(&device), train(&device));
+            assert_eq!(losses(&first), losses(&again), "{architecture:?}: a rerun differs");
+            let hash = |t: &Trained| weights::sha256(&t.model).unwrap();
+            assert_eq!(hash(&first), hash(&again), "{architecture:?}: weights of a rerun differ");
+            first
+        });
+        assert_eq!(cpu.data_order_sha256, wgpu.data_order_sha256);
+        for (step, (a, b)) in losses(&cpu).into_iter().zip(losses(&wgpu)).enumerate() {
+            let error = (a - b).abs() / a.abs();
+            assert!(error <= 1e-4, "{architecture:?}, step {step}: {a} on the CPU, {b} on wgpu");
+        }
+    }
+}
+
+#[test]
+fn every_model_learns_the_pseudo_text() {
+    let config = TrainConfig {
+        learning_rate: 1e-2,
+        ..TrainConfig::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for architecture in Architecture::ALL {
+        let trained = run(architecture, &config, 150, &support::cpu(), folder.path());
+        let (first, last) = (losses(&trained)[0], *losses(&trained).last().unwrap());
+        // chance is ln 64 = 4.16; the rule alone explains three tokens in four
+        assert!(last < first - 1.5, "{architecture:?}: from {first} to {last}");
+    }
+}
+
+#[test]
+fn five_non_finite_steps_in_a_row_are_divergence_and_change_no_weight() {
+    let config = TrainConfig {
+        learning_rate: 1e30,
+        warmup_steps: 0,
+        ..TrainConfig::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let trained = run(Architecture::Mamba, &config, 20, &support::cpu(), folder.path());
+    let Outcome::Diverged { step, .. } = trained.outcome else {
+        panic!("{:?}", trained.outcome);
+    };
+    assert_eq!(trained.curves.loss_nats.len() as u64, step + 1, "training stops there");
+    assert_eq!(trained.curves.nan_count(), trained.skipped_steps);
+    assert!(trained.skipped_steps >= 5, "{}", trained.skipped_steps);
+}
+
+#[test]
+fn a_checkpoint_gives_back_weights_moments_and_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = TrainConfig::default();
+    let device = support::cpu();
+    let trained = run(Architecture::ResNetBk, &config, 5, &device, folder.path());
+
+    let fresh = LanguageModel::new(&shape(Architecture::ResNetBk), 7, &device.clone().autodiff());
+    let adamw = optimiser::adamw(&fresh, &config, optimiser::Decay::Standard);
+    let path = folder.path().join("cell");
+    let (state, model, _) = Checkpoint::load(&path, fresh.clone(), adamw.clone()).unwrap();
+    assert_eq!(state.step, 5);
+    assert_eq!(state.curves, trained.curves);
+    assert_eq!(
+        weights::sha256(&model.valid()).unwrap(),
+        weights::sha256(&trained.model).unwrap()
+    );
+
+    std::fs::write(path.join("weights.safetensors"), b"short").unwrap();
+    let error = Checkpoint::load(&path, fresh, adamw).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error}");
+    assert!(error.to_string().contains("weights.safetensors"), "{error}");
+}
+
+#[test]
+fn the_global_norm_is_that_of_all_parameters_together() {
+    use burn::optim::GradientsParams;
+    let device = support::cpu().autodiff();
+    let model = LanguageModel::new(&shape(Architecture::Mamba), 1, &device);
+    let states = model.initial_states(1);
+    let tokens: Vec<u32> = (0..32).collect();
+    let shape = BatchShape {
+        batch: 1,
+        seq_len: 32,
+    };
+    let plain = bkbench::models::Dropout {
+        probability: 0.0,
+        seed: 0,
+        step: 0,
+    };
+    let hidden = model.train(&tokens, shape, states.clone(), &states, plain).unwrap();
+    let loss = model.scaled_loss(hidden.x, &tokens, 8, 1.0 / 32.0).unwrap();
+    let gradients = GradientsParams::from_grads(loss.backward(), &model);
+    let norm = |gradients: &GradientsParams| {
+        let squared = optimiser::squared_norm(&model, gradients).unwrap();
+        bkbench::hardware::read::doubles(squared, "test").unwrap()[0].sqrt()
+    };
+    let before = norm(&gradients);
+    assert!(before > 0.0);
+    let halved = optimiser::scale(&model, gradients, 0.5);
+    assert!((norm(&halved) / before - 0.5).abs() < 1e-6);
+}
