@@ -1,5 +1,7 @@
 //! The benchmarks: each returns cells of `results` and prints nothing.
 
+pub mod longcontext;
+
 /// Where a benchmark reports how far it is.
 pub trait Progress {
     /// Something worth a line: the plan, a warning, where files lie.

@@ -1,5 +1,9 @@
 //! Command line: clap types, progress, exit codes.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line is what prints")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the command line is what prints"
+)]
 
 pub mod data;
 pub mod devices;
@@ -50,7 +54,8 @@ enum Command {
 
 /// Commands that are documented and not there yet.
 const LATER: [&str; 11] = [
-    "audit", "compare", "doctor", "eval", "generate", "kernels", "merge", "replay", "report", "resume", "stats",
+    "audit", "compare", "doctor", "eval", "generate", "kernels", "merge", "replay", "report",
+    "resume", "stats",
 ];
 
 /// Parses the command line, runs the command and returns its exit code.
@@ -67,7 +72,10 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            error.downcast_ref::<Error>().map_or(1, Error::exit_code).into()
+            error
+                .downcast_ref::<Error>()
+                .map_or(1, Error::exit_code)
+                .into()
         }
     }
 }
@@ -86,11 +94,20 @@ fn with_hyphens(arg: OsString) -> OsString {
 fn not_a_command(words: &[String]) -> Error {
     let name = words.first().map_or("", String::as_str);
     if LATER.contains(&name) {
-        return Error::NotAvailableYet { what: format!("bkbench {name}") };
+        return Error::NotAvailableYet {
+            what: format!("bkbench {name}"),
+        };
     }
     let known = <Cli as clap::CommandFactory>::command();
-    let known = known.get_subcommands().map(|command| command.get_name().to_owned()).collect();
-    Error::UnknownName { kind: "command", name: name.into(), known }
+    let known = known
+        .get_subcommands()
+        .map(|command| command.get_name().to_owned())
+        .collect();
+    Error::UnknownName {
+        kind: "command",
+        name: name.into(),
+        known,
+    }
 }
 
 /// A count of something, also as `1e9`.
@@ -98,9 +115,13 @@ fn count(text: &str) -> Result<u64, String> {
     let whole = || {
         let value: f64 = text.parse().ok()?;
         // Every integer up to 2^53 is a float; beyond it `1e18` would not mean one number.
-        (value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value)).then_some(value as u64)
+        (value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value))
+            .then_some(value as u64)
     };
-    text.parse().ok().or_else(whole).ok_or_else(|| "not a whole number that is at least 0".into())
+    text.parse()
+        .ok()
+        .or_else(whole)
+        .ok_or_else(|| "not a whole number that is at least 0".into())
 }
 
 #[cfg(test)]
