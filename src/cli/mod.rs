@@ -41,7 +41,7 @@ Flags may be written with underscores or hyphens. Exit codes: 0 done, 1 a check 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Train the models and record what happens
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Draw results
     Plot(plot::Args),
     /// Look at datasets and tokenizers

@@ -319,7 +319,7 @@ fn grid(config: &Config) -> String {
     let names: Vec<&str> = config.models.names().collect();
     let lengths = &config.longcontext.seq_lengths;
     let n_cells = ((names.len() * lengths.len()) as u64).saturating_mul(config.seeds.count);
-    let mut text = format!(
+    let head = format!(
         "{}: {} cells = {} models ({}) x {} lengths x {} seeds from {}\n",
         config.benchmark.name(),
         Count(n_cells),
@@ -329,26 +329,23 @@ fn grid(config: &Config) -> String {
         config.seeds.count,
         config.seeds.first
     );
-    for &length in lengths {
+    let line = |&length: &usize| {
         let length = length as u64;
         let budget = match config.train.budget {
             Budget::Steps(steps) => {
-                let tokens = steps
-                    .saturating_mul(config.train.batch_size as u64)
-                    .saturating_mul(length);
-                format!(
-                    "{} steps, {} training tokens a cell",
-                    Count(steps),
-                    Count(tokens)
-                )
+                let sequences = steps.saturating_mul(config.train.batch_size as u64);
+                let tokens = Count(sequences.saturating_mul(length));
+                format!("{} steps, {tokens} training tokens a cell", Count(steps))
             }
             Budget::NumEpochs(epochs) => {
                 format!("as many steps as {epochs} epoch(s) take at the longest length")
             }
         };
-        text.push_str(&format!("  N = {}: {budget}\n", Count(length)));
-    }
-    text
+        format!("  N = {}: {budget}\n", Count(length))
+    };
+    std::iter::once(head)
+        .chain(lengths.iter().map(line))
+        .collect()
 }
 
 #[cfg(test)]

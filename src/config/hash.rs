@@ -15,11 +15,7 @@ pub fn canonical_sha256(value: &impl Serialize) -> Result<String> {
     let mut json = serde_json::to_value(value)
         .map_err(|error| Error::CheckFailed(format!("cannot hash a value: {error}")))?;
     json.sort_all_objects();
-    Ok(hex(&Sha256::digest(json.to_string())))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(format!("{:x}", Sha256::digest(json.to_string())))
 }
 
 #[cfg(test)]

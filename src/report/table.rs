@@ -27,23 +27,21 @@ pub fn table(record: &RunRecord) -> String {
             .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells: Vec<String> = row
+    let line = |row: &[String; 8]| {
+        let cells = row
             .iter()
             .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:<width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
+            .map(|(cell, &width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut lines: Vec<String> = rows.iter().map(line).collect();
     if let Some(metrics) = record.cells.iter().find_map(|cell| cell.metrics.as_ref()) {
         let unigram = metrics.unigram_ce_nats.get();
-        text.push_str(&format!(
-            "Held-out loss from token frequencies alone, without any context: {unigram:.3}.\n"
+        lines.push(format!(
+            "Held-out loss from token frequencies alone, without any context: {unigram:.3}."
         ));
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 fn row(summary: &Summary) -> [String; 8] {
@@ -78,5 +76,33 @@ fn estimate(estimate: Option<Estimate>, decimals: usize) -> String {
             (interval.high - interval.low) / 2.0
         ),
         None => format!("{mean:.decimals$}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Interval;
+
+    #[test]
+    fn an_estimate_is_printed_with_what_is_known_of_it() {
+        let whole = Estimate {
+            mean: 2.5,
+            sd: Some(0.1),
+            interval: Some(Interval {
+                low: 2.25,
+                high: 2.75,
+            }),
+            n: 3,
+        };
+        assert_eq!(estimate(Some(whole), 3), "2.500 +- 0.250");
+        let single = Estimate {
+            sd: None,
+            interval: None,
+            n: 1,
+            ..whole
+        };
+        assert_eq!(estimate(Some(single), 2), "2.50");
+        assert_eq!(estimate(None, 3), "-");
     }
 }

@@ -51,7 +51,7 @@ impl RunWriter {
         let utc: String = humantime::format_rfc3339_seconds(SystemTime::now())
             .to_string()
             .chars()
-            .filter(|c| c.is_ascii_alphanumeric())
+            .filter(char::is_ascii_alphanumeric)
             .collect();
         let name = format!(
             "{utc}-{}-{}",

@@ -20,7 +20,7 @@ fn guide_drawing(record: &RunRecord, options: &Options) -> Drawing {
     draw(&ResultsFile::Guide(GuideResults::new(record)), options).unwrap()
 }
 
-/// Keeps pictures to look at where BKBENCH_PICTURES names a folder.
+/// Keeps pictures to look at where `BKBENCH_PICTURES` names a folder.
 fn keep(drawing: &Drawing, name: &str) {
     if let Some(dir) = std::env::var_os("BKBENCH_PICTURES") {
         drawing
@@ -156,7 +156,9 @@ fn seeds_without_measurements_are_named() {
         cell.metrics = None;
     }
     let cells = std::mem::take(&mut record.cells);
-    cells.into_iter().for_each(|cell| record.push(cell));
+    for cell in cells {
+        record.push(cell);
+    }
     let picture = drawing(&record, &ALL);
     keep(&picture, "memory.png");
     assert!(picture.svg.contains("mamba: of 3 seeds 3 out of memory"));
@@ -193,6 +195,8 @@ fn five_lengths_fit_on_two_rows() {
         cell.seq_len *= 64;
     }
     longer.retain(|cell| cell.seq_len != 512 * 64);
-    longer.into_iter().for_each(|cell| record.push(cell));
+    for cell in longer {
+        record.push(cell);
+    }
     keep(&drawing(&record, &ALL), "five.png");
 }

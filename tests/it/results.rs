@@ -104,6 +104,18 @@ fn values_over_seeds_are_null_exactly_where_no_seed_completed() {
 }
 
 #[test]
+fn a_table_has_a_row_a_length_and_model() {
+    let table = bkbench::report::table::table(&made_up::record(20, true));
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 1 + 9 + 1);
+    let mamba = lines
+        .iter()
+        .find(|line| line.starts_with("8,192") && line.contains("mamba"));
+    assert!(mamba.unwrap().contains("2 of 3, 1 diverged"), "{table}");
+    assert!(lines[10].ends_with("3.050."), "{table}");
+}
+
+#[test]
 fn summaries_are_recomputed_from_the_cells() {
     let record = made_up::record(50, true);
     let mut again = RunRecord {

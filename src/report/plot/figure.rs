@@ -113,14 +113,14 @@ impl Figure {
 
     fn draw(&self, root: &Area<'_>) -> Drawn {
         root.fill(&WHITE)?;
-        text(root, &self.title, (MARGIN, 14), 22.0, &BLACK)?;
-        text(root, &self.subtitle, (MARGIN, 46), 13.5, &NEUTRAL)?;
+        text(root, &self.title, (MARGIN, 14), 22.0, BLACK)?;
+        text(root, &self.subtitle, (MARGIN, 46), 13.5, NEUTRAL)?;
         text(
             root,
             &self.footer,
-            (MARGIN, SIZE.1 as i32 - 22),
+            (MARGIN, SIZE.1.cast_signed() - 22),
             12.0,
-            &NEUTRAL,
+            NEUTRAL,
         )?;
         self.draw_legend(root)?;
 
@@ -175,10 +175,10 @@ impl Figure {
                     root.draw(&Rectangle::new(corners, key.colour.mix(0.25).filled()))?;
                 }
                 Sample::Cross => {
-                    root.draw(&Cross::new((x + 14, y), 6, key.colour.stroke_width(3)))?
+                    root.draw(&Cross::new((x + 14, y), 6, key.colour.stroke_width(3)))?;
                 }
             }
-            text(root, &key.label, (x + 36, y - 8), SIZE_OF_TEXT, &BLACK)?;
+            text(root, &key.label, (x + 36, y - 8), SIZE_OF_TEXT, BLACK)?;
             // The font's letters are a little narrower than half their size on average.
             x += 36 + (key.label.chars().count() as f64 * SIZE_OF_TEXT * 0.5) as i32 + 26;
         }
@@ -271,18 +271,18 @@ impl Panel {
         let style = font(12.0)
             .color(&NEUTRAL)
             .pos(Pos::new(HPos::Right, VPos::Top));
-        for (i, note) in self.notes.iter().enumerate() {
-            let at = (columns.end - left - 8, rows.start - top + 8 + 17 * i as i32);
+        for (i, note) in (0..).zip(&self.notes) {
+            let at = (columns.end - left - 8, rows.start - top + 8 + 17 * i);
             area.draw(&Text::new(note.as_str(), at, style.clone()))?;
         }
         Ok(())
     }
 }
 
-fn text(area: &Area<'_>, text: &str, at: (i32, i32), size: f64, colour: &RGBColor) -> Drawn {
+fn text(area: &Area<'_>, text: &str, at: (i32, i32), size: f64, colour: RGBColor) -> Drawn {
     area.draw(&Text::new(
         text,
         at,
-        ("sans-serif", size * FONT_UNIT).into_font().color(colour),
+        ("sans-serif", size * FONT_UNIT).into_font().color(&colour),
     ))
 }

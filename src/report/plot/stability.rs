@@ -85,11 +85,7 @@ fn of_record(record: &RunRecord, shown: &[usize], options: &Options) -> Figure {
         .max()
         .unwrap_or(0);
     let window = (n_steps / SMOOTHED_FRACTION).max(1);
-    let unigram = record
-        .cells
-        .iter()
-        .filter_map(|cell| cell.metrics.as_ref())
-        .next();
+    let unigram = record.cells.iter().find_map(|cell| cell.metrics.as_ref());
     let unigram = unigram.map(|metrics| metrics.unigram_ce_nats.get());
 
     let panels = shown.iter().map(|&seq_len| {
