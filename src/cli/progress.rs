@@ -25,6 +25,7 @@ struct RunningCell {
     n_steps: u64,
     began: Instant,
     last_line: Instant,
+    /// What the last step showed, as the continuation of a line.
     latest: String,
     bar: Option<ProgressBar>,
 }
@@ -82,14 +83,14 @@ impl Progress for Reporter {
         let elapsed = cell.began.elapsed().as_secs_f64();
         let rate = Count((tokens as f64 / elapsed).round() as u64);
         let left = Seconds(elapsed / step.max(1) as f64 * cell.n_steps.saturating_sub(step) as f64);
-        cell.latest = format!("loss {loss:.3}, {rate} tokens/s");
+        cell.latest = format!(", loss {loss:.3}, {rate} tokens/s");
         if let Some(bar) = &cell.bar {
             bar.set_position(step);
-            bar.set_message(format!("{}, {left} left", cell.latest));
+            bar.set_message(format!("{left} left{}", cell.latest));
         } else if cell.last_line.elapsed() >= BETWEEN_LINES {
             cell.last_line = Instant::now();
             eprintln!(
-                "  step {} of {}: {}, {left} left",
+                "  step {} of {}, {left} left{}",
                 Count(step),
                 Count(cell.n_steps),
                 cell.latest
@@ -103,6 +104,6 @@ impl Progress for Reporter {
             bar.finish_and_clear();
         }
         let spent = Seconds(cell.began.elapsed().as_secs_f64());
-        eprintln!("{}: {outcome} after {spent}; {}", cell.name, cell.latest);
+        eprintln!("{}: {outcome} after {spent}{}", cell.name, cell.latest);
     }
 }
