@@ -31,7 +31,7 @@ fn bench(criterion: &mut Criterion) {
             .throughput(Throughput::Elements(d_y.len() as u64))
             .sample_size(20);
         group.bench_function("plain", |b| {
-            b.iter(|| plain(&d_y, &ids, black_box(&mut d_weight)))
+            b.iter(|| plain(&d_y, &ids, black_box(&mut d_weight)));
         });
         group.bench_function("kernel, plan included", |b| {
             b.iter(|| {

@@ -1,5 +1,7 @@
 //! `ops::causal_conv` against the sequential oracle and against published vectors.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bkbench::Error;
 use bkbench::math::oracle::causal_conv::{Gradients, Inputs};
 use bkbench::ops::causal_conv::{Activation, cpu, infer, train};
@@ -60,6 +62,9 @@ fn activation(silu: bool) -> Activation {
         Activation::Identity
     }
 }
+
+/// One input of a call.
+type Field = fn(&mut Inputs<f64>) -> &mut Vec<f64>;
 
 fn gradients(g: Gradients<f64>) -> Vec<Named> {
     vec![
@@ -211,7 +216,7 @@ fn oracle_gradients_are_finite_differences_of_its_output() {
         let dot = |a: Vec<f64>, b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
         dot(inputs.forward(), &p.d_y) + dot(inputs.last(), &p.d_x_last)
     };
-    let fields: [fn(&mut Inputs<f64>) -> &mut Vec<f64>; 4] = [
+    let fields: [Field; 4] = [
         |i| &mut i.x,
         |i| &mut i.weight,
         |i| &mut i.bias,
@@ -331,7 +336,8 @@ fn cpu_outputs_are_fully_overwritten() {
 fn wrong_results_are_rejected() {
     let (forward, backward) = expected(&problem((2, 33, 3, 4), true));
     for tensor in forward.into_iter().chain(backward) {
-        let accepts = |v: Vec<f64>| misses(&[(tensor.0, v)], &[tensor.clone()], 1e-5).is_empty();
+        let accepts =
+            |v: Vec<f64>| misses(&[(tensor.0, v)], std::slice::from_ref(&tensor), 1e-5).is_empty();
         assert!(accepts(tensor.1.clone()));
         for (mutant, values) in mutants(&tensor.1) {
             assert!(!accepts(values), "{}: {mutant} passed", tensor.0);

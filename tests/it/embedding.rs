@@ -1,5 +1,7 @@
 //! `ops::embedding` against the oracle and against plain burn operations.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bkbench::Error;
 use bkbench::math::oracle::embedding as oracle;
 use bkbench::ops::embedding::{Plan, cpu, gather_rows};
@@ -92,7 +94,7 @@ fn plain_burn_agrees() {
     for device in [support::cpu(), support::wgpu()] {
         let ours = through_burn(&p, &device, DType::F32);
         let device = device.autodiff();
-        let ids: Vec<i32> = p.ids.iter().map(|&id| id as i32).collect();
+        let ids: Vec<i32> = p.ids.iter().map(|&id| id.cast_signed()).collect();
         let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [p.ids.len()]), &device);
         let weight = tensor(&p.weight, [p.rows, p.d], &device, DType::F32).require_grad();
         let y = weight.clone().select(0, ids);
@@ -131,7 +133,7 @@ fn cpu_outputs_are_fully_overwritten() {
 fn wrong_results_are_rejected() {
     for tensor in expected(&problem(7, 5, 65, 30)) {
         for (mutant, values) in mutants(&tensor.1) {
-            let missed = misses(&[(tensor.0, values)], &[tensor.clone()], 1e-6);
+            let missed = misses(&[(tensor.0, values)], std::slice::from_ref(&tensor), 1e-6);
             assert_eq!(missed.len(), 1, "{}: {mutant} passed", tensor.0);
         }
     }

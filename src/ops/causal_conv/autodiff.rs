@@ -20,15 +20,15 @@ pub(super) trait CausalConvBackend: Backend {
         activation: Activation,
     ) -> FloatTensor<Self>;
 
-    /// Only a graph needs the cotangent of the final state.
     fn causal_conv_train(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         x0: FloatTensor<Self>,
-        _d_x_last: FloatTensor<Self>,
+        d_x_last: FloatTensor<Self>,
         activation: Activation,
     ) -> FloatTensor<Self> {
+        drop(d_x_last); // enters the gradients alone
         Self::causal_conv_infer(x, weight, bias, x0, activation)
     }
 }
@@ -52,8 +52,13 @@ impl<B: CausalConvGradient, C: CheckpointStrategy> CausalConvBackend for Autodif
         x0: FloatTensor<Self>,
         activation: Activation,
     ) -> FloatTensor<Self> {
-        let [x, weight, bias, x0] = [x, weight, bias, x0].map(|t| t.into_primitive());
-        FloatTensor::<Self>::new(B::causal_conv_infer(x, weight, bias, x0, activation))
+        FloatTensor::<Self>::new(B::causal_conv_infer(
+            x.into_primitive(),
+            weight.into_primitive(),
+            bias.into_primitive(),
+            x0.into_primitive(),
+            activation,
+        ))
     }
 
     fn causal_conv_train(
@@ -88,9 +93,13 @@ impl<B: CausalConvGradient, C: CheckpointStrategy> CausalConvBackend for Autodif
             }
         }
 
-        let inputs = [x, weight, bias, x0];
-        let nodes = inputs.each_ref().map(|t| t.node());
-        let inputs = inputs.map(|t| t.into_primitive());
+        let nodes = [x.node(), weight.node(), bias.node(), x0.node()];
+        let inputs = [
+            x.into_primitive(),
+            weight.into_primitive(),
+            bias.into_primitive(),
+            x0.into_primitive(),
+        ];
         let [x, weight, bias, x0] = inputs.clone();
         let y = B::causal_conv_infer(x, weight, bias, x0, activation);
         match CausalConvBackward
@@ -133,7 +142,7 @@ impl CausalConvGradient for Flex {
         let [d_y, d_x_last] = [d_y, d_x_last].map(|t| t.to_contiguous());
         with_real!(tensors[0], T => {
             let mut gradients = tensors.each_ref().map(|t| FlexTensor::empty(t.shape(), T::DTYPE));
-            let [d_x, d_weight, d_bias, d_x0] = gradients.each_mut().map(|t| t.storage_mut::<T>());
+            let [d_x, d_weight, d_bias, d_x0] = gradients.each_mut().map(FlexTensor::storage_mut::<T>);
             cpu::backward(
                 &inputs(&tensors, activation),
                 d_y.storage(),
@@ -148,7 +157,7 @@ impl CausalConvGradient for Flex {
 fn inputs<T: Real>(tensors: &[FlexTensor; 4], activation: Activation) -> cpu::Inputs<'_, T> {
     let [_, seq_len, channels] = tensors[0].shape().dims();
     let [_, d_conv] = tensors[1].shape().dims();
-    let [x, weight, bias, x0] = tensors.each_ref().map(|t| t.storage());
+    let [x, weight, bias, x0] = tensors.each_ref().map(FlexTensor::storage);
     cpu::Inputs {
         seq_len,
         channels,

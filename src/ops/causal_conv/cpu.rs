@@ -1,5 +1,10 @@
 //! The convolution on plain slices: chunks of time steps in parallel, channels across vector lanes.
 
+#![allow(
+    clippy::inline_always,
+    reason = "helpers must be compiled for the vector level of the function that calls them"
+)]
+
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -96,7 +101,7 @@ pub fn forward<T: Real>(inputs: &Inputs<'_, T>, y: &mut [T]) {
         .for_each(|(batch, y)| {
             y.par_chunks_mut(CHUNK * inputs.channels)
                 .enumerate()
-                .for_each(|(chunk, y)| forward_chunk(inputs, &taps, batch, chunk * CHUNK, y));
+                .for_each(|(chunk, y)| forward_chunk(inputs, &taps, [batch, chunk * CHUNK], y));
         });
 }
 
@@ -114,12 +119,18 @@ pub fn backward<T: Real>(
         d_conv,
         ..
     } = *inputs;
+    let Gradients {
+        d_x,
+        d_weight,
+        d_bias,
+        d_x0,
+    } = gradients;
     let taps = inputs.taps();
     let part_len = (d_conv + 1) * channels;
     let mut parts = vec![T::zero(); inputs.batch() * seq_len.div_ceil(CHUNK) * part_len];
-    (gradients.d_x.par_chunks_mut(seq_len * channels))
+    (d_x.par_chunks_mut(seq_len * channels))
         .zip(parts.par_chunks_mut(seq_len.div_ceil(CHUNK) * part_len))
-        .zip(gradients.d_x0.par_chunks_mut((d_conv - 1) * channels))
+        .zip(d_x0.par_chunks_mut((d_conv - 1) * channels))
         .enumerate()
         .for_each(|(batch, ((d_x, parts), d_x0))| {
             backward_x0(inputs, &taps, d_y, d_x_last, batch, d_x0);
@@ -127,24 +138,21 @@ pub fn backward<T: Real>(
                 .zip(parts.par_chunks_mut(part_len))
                 .enumerate()
                 .for_each(|(chunk, (d_x, part))| {
-                    let first = chunk * CHUNK;
-                    backward_chunk(inputs, &taps, d_y, d_x_last, batch, first, d_x, part);
+                    let at = [batch, chunk * CHUNK];
+                    backward_chunk(inputs, &taps, d_y, d_x_last, at, d_x, part);
                 });
         });
     sum_rows(&mut parts, part_len);
-    let (d_taps, d_bias) = parts[..part_len].split_at(d_conv * channels);
-    gradients
-        .d_weight
-        .copy_from_slice(&transposed(d_taps, d_conv));
-    gradients.d_bias.copy_from_slice(d_bias);
+    let (d_taps, d_bias_sum) = parts[..part_len].split_at(d_conv * channels);
+    d_weight.copy_from_slice(&transposed(d_taps, d_conv));
+    d_bias.copy_from_slice(d_bias_sum);
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn forward_chunk<T: Real>(
     inputs: &Inputs<'_, T>,
     taps: &[T],
-    batch: usize,
-    first: usize,
+    [batch, first]: [usize; 2],
     y: &mut [T],
 ) {
     for (i, y) in y.chunks_exact_mut(inputs.channels).enumerate() {
@@ -163,8 +171,7 @@ fn backward_chunk<T: Real>(
     taps: &[T],
     d_y: &[T],
     d_x_last: &[T],
-    batch: usize,
-    first: usize,
+    [batch, first]: [usize; 2],
     d_x: &mut [T],
     part: &mut [T],
 ) {

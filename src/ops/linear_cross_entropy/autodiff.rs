@@ -48,17 +48,17 @@ pub(super) trait RowKernels: Backend {
 }
 
 fn infer<B: RowKernels>(
-    x: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    x: &FloatTensor<B>,
+    weight: &FloatTensor<B>,
     targets: &[u32],
     chunk_tokens: usize,
 ) -> FloatTensor<B> {
-    let weight_t = B::float_transpose(weight);
+    let weight_t = B::float_transpose(weight.clone());
     let nll = targets
         .chunks(chunk_tokens)
         .enumerate()
         .map(|(i, targets)| {
-            let x = token_rows::<B>(&x, i * chunk_tokens, targets.len());
+            let x = token_rows::<B>(x, i * chunk_tokens, targets.len());
             B::row_nll(B::float_matmul(x, weight_t.clone()), targets, None).0
         });
     B::float_cat(nll.collect(), 0)
@@ -66,8 +66,8 @@ fn infer<B: RowKernels>(
 
 /// The loss with its gradients by `x` and `weight`: the logits of a chunk live only here.
 fn loss_and_gradients<B: RowKernels>(
-    x: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    x: &FloatTensor<B>,
+    weight: &FloatTensor<B>,
     targets: &[u32],
     chunk_tokens: usize,
     scale: f32,
@@ -76,7 +76,7 @@ fn loss_and_gradients<B: RowKernels>(
     let mut d_weight = B::float_zeros(weight.shape(), &weight.device(), weight.dtype().into());
     let (mut nll, mut d_x) = (Vec::new(), Vec::new());
     for (i, targets) in targets.chunks(chunk_tokens).enumerate() {
-        let x = token_rows::<B>(&x, i * chunk_tokens, targets.len());
+        let x = token_rows::<B>(x, i * chunk_tokens, targets.len());
         let logits = B::float_matmul(x.clone(), weight_t.clone());
         let (chunk_nll, d_logits) = B::row_nll(logits, targets, Some(scale));
         nll.push(chunk_nll);
@@ -107,7 +107,7 @@ where
         chunk_tokens: usize,
     ) -> FloatTensor<Self> {
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
-        FloatTensor::<Self>::new(infer::<B>(x, weight, targets, chunk_tokens))
+        FloatTensor::<Self>::new(infer::<B>(&x, &weight, targets, chunk_tokens))
     }
 
     fn linear_cross_entropy_train(
@@ -149,7 +149,7 @@ where
         {
             OpsKind::Tracked(prep) => {
                 let (loss, d_x, d_weight) =
-                    loss_and_gradients::<B>(x, weight, targets, chunk_tokens, scale);
+                    loss_and_gradients::<B>(&x, &weight, targets, chunk_tokens, scale);
                 prep.finish([d_x, d_weight], loss)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::linear_cross_entropy_train(
@@ -173,7 +173,7 @@ macro_rules! without_graph {
                 targets: &[u32],
                 chunk_tokens: usize,
             ) -> $tensor {
-                infer::<Self>(x, weight, targets, chunk_tokens)
+                infer::<Self>(&x, &weight, targets, chunk_tokens)
             }
 
             fn linear_cross_entropy_train(
@@ -183,7 +183,7 @@ macro_rules! without_graph {
                 chunk_tokens: usize,
                 scale: f32,
             ) -> $tensor {
-                Self::scaled_sum(infer::<Self>(x, weight, targets, chunk_tokens), scale)
+                Self::scaled_sum(infer::<Self>(&x, &weight, targets, chunk_tokens), scale)
             }
         }
     };
@@ -200,7 +200,7 @@ impl RowKernels for Flex {
         let mut logits = logits.to_contiguous();
         with_real!(logits, T => {
             let nll = filled([targets.len()], |nll| {
-                cpu::row_nll::<T>(logits.storage_mut(), targets, scale.map(T::from), nll);
+                cpu::row_nll::<T>(logits.storage_mut(), targets, scale, nll);
             });
             (nll, logits)
         })
@@ -209,8 +209,7 @@ impl RowKernels for Flex {
     fn scaled_sum(nll: FlexTensor, scale: f32) -> FlexTensor {
         let nll = nll.to_contiguous();
         with_real!(nll, T => {
-            let sum: f64 = nll.storage::<T>().iter().map(|&v| f64::from(v)).sum();
-            filled([1], |loss| loss[0] = (f64::from(scale) * sum) as T)
+            filled([1], |loss| loss[0] = cpu::scaled_sum::<T>(nll.storage(), scale))
         })
     }
 }

@@ -1,5 +1,11 @@
 //! Negative log-likelihood of rows of logits on plain slices: rows in parallel, words across vector lanes.
 
+#![allow(
+    clippy::inline_always,
+    reason = "helpers must be compiled for the vector level of the function that calls them"
+)]
+
+use burn::tensor::ElementConversion;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
@@ -12,13 +18,20 @@ const BLOCK: usize = 64 * LANES;
 
 /// Overwrites `nll` `[rows]` with the negative log-likelihood of `targets` `[rows]`, each below `vocab`. With a
 /// scale, `logits` `[rows, vocab]` become `scale * (softmax - one_hot)`; without, they are used up.
-pub fn row_nll<T: Real>(logits: &mut [T], targets: &[u32], scale: Option<T>, nll: &mut [T]) {
+pub fn row_nll<T: Real>(logits: &mut [T], targets: &[u32], scale: Option<f32>, nll: &mut [T]) {
+    let scale = scale.map(ElementConversion::elem);
     let vocab = logits.len() / targets.len();
     logits
         .par_chunks_exact_mut(vocab)
         .zip(targets)
         .zip(nll)
         .for_each(|((row, &target), nll)| *nll = one_row(row, target as usize, scale));
+}
+
+/// `scale` times the sum of `nll`, added up in `f64`.
+pub fn scaled_sum<T: Real>(nll: &[T], scale: f32) -> T {
+    let sum: f64 = nll.iter().map(|nll| nll.elem::<f64>()).sum();
+    (f64::from(scale) * sum).elem()
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
