@@ -114,6 +114,10 @@ pub struct Limits {
 
 /// The optional features of an adapter that results or timings depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not states"
+)]
 pub struct Features {
     /// 16-bit floats in shaders.
     pub f16: bool,

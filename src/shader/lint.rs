@@ -336,11 +336,9 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(local_invocation
             "512 invocations",
         );
         breaks("array<f32, 64>", "array<f32, 4097>", "16388 bytes");
-        let extra: String = (3..10)
-            .map(|i| {
-                format!("@group(0) @binding({i}) var<storage, read_write> b{i}: array<f32>;\n")
-            })
-            .collect();
+        let declare =
+            |i| format!("@group(0) @binding({i}) var<storage, read_write> b{i}: array<f32>;");
+        let extra = (3..10).map(declare).collect::<Vec<_>>().concat();
         breaks("@compute", &format!("{extra}@compute"), "9 storage buffers");
     }
 

@@ -89,10 +89,11 @@ impl Kernel {
                 spec_line(line).and_then(|name| spec.0.iter().find(|(known, _)| *known == name))
             {
                 replaced += 1;
-                match value {
-                    Value::U32(v) => text.push_str(&format!("const {declared}: u32 = {v}u;")),
-                    Value::Bool(v) => text.push_str(&format!("const {declared}: bool = {v};")),
-                }
+                let (kind, value) = match value {
+                    Value::U32(v) => ("u32", format!("{v}u")),
+                    Value::Bool(v) => ("bool", v.to_string()),
+                };
+                text.extend(["const ", declared, ": ", kind, " = ", &value, ";"]);
             } else {
                 text.push_str(line);
             }

@@ -329,8 +329,7 @@ fn violations(file: &str, source: &str, levels: &BTreeMap<&str, usize>) -> Vec<S
     for path in paths(&product) {
         broken.extend(
             root_by_super(file, &path, levels)
-                .map(|used| layer(module, &["crate", used], levels))
-                .flatten(),
+                .and_then(|used| layer(module, &["crate", used], levels)),
         );
         let last = path.last().copied().unwrap_or_default();
         let of_burn = path[0] == "burn" || path.contains(&"Tensor");
@@ -414,17 +413,17 @@ fn src() -> PathBuf {
 fn files() -> Vec<(String, String)> {
     let (mut folders, mut files) = (vec![src()], Vec::new());
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in std::fs::read_dir(folder).expect("a readable folder") {
+            let path = entry.expect("a readable folder").path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let relative = path
                     .strip_prefix(src())
-                    .unwrap()
+                    .expect("a path in src")
                     .to_string_lossy()
                     .replace('\\', "/");
-                files.push((relative, std::fs::read_to_string(path).unwrap()));
+                files.push((relative, std::fs::read_to_string(path).expect("a text")));
             }
         }
     }

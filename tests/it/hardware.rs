@@ -6,7 +6,7 @@ use bkbench::hardware::{DeviceChoice, adapters, open, read};
 use burn::tensor::{Device, Tensor};
 
 fn choice(text: &str) -> DeviceChoice {
-    text.parse().unwrap()
+    text.parse().expect("a device")
 }
 
 /// 64 numbers through a matrix product and a sum along rows.
@@ -16,7 +16,7 @@ fn work(device: &Device) -> Vec<f32> {
         device,
     );
     let x = x.reshape([8, 8]);
-    read::floats(x.clone().matmul(x).sum_dim(1), "testing").unwrap()
+    read::floats(x.clone().matmul(x).sum_dim(1), "testing").expect("a working device")
 }
 
 #[test]

@@ -47,7 +47,9 @@ fn gpu() -> &'static Gpu {
             required_limits: wgpu::Limits::default(),
             ..Default::default()
         };
-        let request = adapters::handle(index).unwrap().request_device(&descriptor);
+        let request = adapters::handle(index)
+            .expect("the adapter chosen")
+            .request_device(&descriptor);
         let (device, queue) = pollster::block_on(request).expect("a device of the portable limits");
         Gpu { device, queue }
     })
@@ -162,7 +164,7 @@ pub(crate) fn run(
 
     for buffer in &read {
         buffer.map_async(wgpu::MapMode::Read, .., |outcome| {
-            outcome.expect("mapping a read buffer")
+            outcome.expect("mapping a read buffer");
         });
     }
     device
@@ -237,7 +239,7 @@ fn sum_rows(parts: &[f32], columns: usize) -> Vec<f32> {
         let buffers = [Buffer::Floats(&parts), Buffer::Output(sums)];
         let workgroups = workgroups_for(sums, size);
         parts = run(&catalog::SUM_ROWS, &spec, workgroups, &buffers, &params)
-            .unwrap()
+            .expect("a kernel that runs")
             .swap_remove(0);
     }
     parts

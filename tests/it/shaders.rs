@@ -17,11 +17,16 @@ fn stems(folder: &str, extension: &str) -> BTreeSet<String> {
     let Ok(entries) = std::fs::read_dir(root().join(folder)) else {
         return BTreeSet::new();
     };
-    let paths = entries.map(|entry| entry.unwrap().path());
+    let paths = entries.map(|entry| entry.expect("a readable folder").path());
     let wanted = |path: &PathBuf| path.extension().is_some_and(|found| found == extension);
     paths
         .filter(wanted)
-        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .map(|path| {
+            path.file_stem()
+                .expect("a file name")
+                .to_string_lossy()
+                .into_owned()
+        })
         .collect()
 }
 
