@@ -3,6 +3,8 @@
 //! outside its buffers, leave an output unwritten, need a larger device) shows here.
 
 mod causal_conv;
+mod embedding;
+mod linear_cross_entropy;
 mod selective_scan;
 
 use bkbench::hardware::{DeviceChoice, adapters, choice::Pick};
