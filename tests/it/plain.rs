@@ -5,6 +5,7 @@
 mod causal_conv;
 mod embedding;
 mod linear_cross_entropy;
+mod resolvent_diag;
 mod selective_scan;
 
 use bkbench::hardware::{DeviceChoice, adapters, choice::Pick};
