@@ -10,6 +10,7 @@ mod selective_scan;
 
 use bkbench::hardware::{DeviceChoice, adapters, choice::Pick};
 use bkbench::shader::{Kernel, Spec, Value, catalog};
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// A storage buffer of a dispatch.
@@ -246,6 +247,25 @@ fn sum_rows(parts: &[f32], columns: usize) -> Vec<f32> {
             .swap_remove(0);
     }
     parts
+}
+
+#[test]
+fn every_kernel_of_the_catalog_is_launched_here() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let files = std::fs::read_dir(tests.join("plain")).unwrap();
+    let paths = files
+        .map(|file| file.unwrap().path())
+        .chain([tests.join("plain.rs")]);
+    let text: String = paths
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    for kernel in catalog::KERNELS {
+        let name = format!("catalog::{}", kernel.name.to_uppercase());
+        assert!(
+            text.contains(&name),
+            "no test launches {name} on plain wgpu"
+        );
+    }
 }
 
 #[test]

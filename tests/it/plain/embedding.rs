@@ -10,8 +10,9 @@ use bkbench::shader::{Spec, catalog};
 fn plan(ids: &[u32], n_rows: usize, size: usize) -> [Vec<u32>; 3] {
     let (mut order, mut bounds, mut row_groups) = (vec![], vec![0], vec![0]);
     for row in 0..n_rows as u32 {
-        let positions: Vec<u32> =
-            (0..ids.len() as u32).filter(|&p| ids[p as usize] == row).collect();
+        let positions: Vec<u32> = (0..ids.len() as u32)
+            .filter(|&p| ids[p as usize] == row)
+            .collect();
         for group in positions.chunks(size) {
             order.extend(group);
             bounds.push(order.len() as u32);
@@ -31,12 +32,28 @@ fn embedding_matches_the_oracle_on_plain_wgpu() {
         let ask = |kernel, inputs: &[Buffer<'_>], rows: usize| {
             let buffers = [inputs, &[Buffer::Output(rows * d)]].concat();
             let workgroups = workgroups_for(rows * d, 256);
-            run(kernel, &spec, workgroups, &buffers, &[rows as u32, d as u32]).unwrap().swap_remove(0)
+            run(
+                kernel,
+                &spec,
+                workgroups,
+                &buffers,
+                &[rows as u32, d as u32],
+            )
+            .unwrap()
+            .swap_remove(0)
         };
 
-        let y = ask(&catalog::EMBEDDING_FWD, &[Buffer::Words(&ids), Buffer::Floats(&weight32)], n);
+        let y = ask(
+            &catalog::EMBEDDING_FWD,
+            &[Buffer::Words(&ids), Buffer::Floats(&weight32)],
+            n,
+        );
         let [order, bounds, row_groups] = plan(&ids, n_rows, 4);
-        let groups = [Buffer::Words(&order), Buffer::Words(&bounds), Buffer::Floats(&d_y32)];
+        let groups = [
+            Buffer::Words(&order),
+            Buffer::Words(&bounds),
+            Buffer::Floats(&d_y32),
+        ];
         let parts = ask(&catalog::EMBEDDING_BWD_REDUCE, &groups, bounds.len() - 1);
         let rows = [Buffer::Words(&row_groups), Buffer::Floats(&parts)];
         let d_weight = ask(&catalog::EMBEDDING_BWD_APPLY, &rows, n_rows);

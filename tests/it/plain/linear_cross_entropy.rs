@@ -23,7 +23,11 @@ fn linear_cross_entropy_matches_the_oracle_on_plain_wgpu() {
         let (logits, targets) = (normals(0, rows * vocab, 3.0), indices(1, rows, vocab));
         let logits32 = single(&logits);
         let scale = 0.125f32;
-        let buffers = [Buffer::Words(&targets), Buffer::Updated(&logits32), Buffer::Output(rows)];
+        let buffers = [
+            Buffer::Words(&targets),
+            Buffer::Updated(&logits32),
+            Buffer::Output(rows),
+        ];
         let params = [rows as u32, vocab as u32, scale.to_bits()];
         let ask = |gradient| {
             let spec = Spec::new().u32("WG_SIZE", 64).bool("GRADIENT", gradient);
@@ -32,7 +36,10 @@ fn linear_cross_entropy_matches_the_oracle_on_plain_wgpu() {
         };
         let (infer, train) = (ask(false), ask(true));
         assert_eq!(infer[0], logits32, "without the gradient the logits stay");
-        assert_eq!(infer[1], train[1], "with and without the gradient the loss is the same");
+        assert_eq!(
+            infer[1], train[1],
+            "with and without the gradient the loss is the same"
+        );
 
         let (nll, d_logits) = expected(&logits, vocab, &targets, scale.into());
         let got = [("nll", double(&train[1])), ("d_logits", double(&train[0]))];
