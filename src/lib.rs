@@ -9,7 +9,7 @@
 //!
 //! Modules in the order of their levels (a module uses only lower ones; `tests/it/architecture.rs`
 //! keeps that true): [`error`], [`units`], [`math`] · [`stats`], [`config`], [`results`], [`shader`] ·
-//! [`hardware`], [`data`] · [`ops`] · [`models`] · [`train`], [`eval`] · [`verify`], [`bench`] ·
+//! [`hardware`], [`data`] · [`ops`] · [`models`] · [`train`], [`eval`] · [`verify`], [`mod@bench`] ·
 //! [`report`] · [`cli`].
 
 pub mod bench;

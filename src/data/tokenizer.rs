@@ -33,7 +33,7 @@ enum Kind {
     Subwords {
         inner: Arc<tokenizers::Tokenizer>,
         vocab_size: usize,
-        /// Whether [`safe_cuts`] holds for this tokenizer.
+        /// Whether [`safe_pieces`] holds for this tokenizer.
         splittable: bool,
     },
 }

@@ -304,7 +304,8 @@ fn levels(lib: &str) -> BTreeMap<&str, usize> {
     let mut levels = BTreeMap::new();
     for (level, group) in list.split('·').enumerate() {
         for name in group.split("[`").skip(1) {
-            levels.insert(name.split('`').next().unwrap_or_default(), level);
+            let name = name.split('`').next().unwrap_or_default();
+            levels.insert(name.trim_start_matches("mod@"), level);
         }
     }
     levels
