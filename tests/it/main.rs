@@ -13,6 +13,7 @@ mod made_up;
 mod plain;
 mod plots;
 mod results;
+mod resolvent_diag;
 mod selective_scan;
 mod shaders;
 mod support;
