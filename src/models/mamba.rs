@@ -33,9 +33,10 @@ impl MambaBlock {
             d_model,
             d_state,
             d_conv,
+            dt_rank,
             ..
         } = *shape;
-        let (d_inner, dt_rank) = (shape.d_inner(), shape.dt_rank());
+        let d_inner = shape.d_inner();
         let conv_bound = (d_conv as f64).sqrt().recip();
         let in_proj = init.linear(d_model, 2 * d_inner, false, 1.0);
         let conv_weight = init.uniform([d_inner, d_conv], conv_bound);
@@ -74,9 +75,10 @@ impl MambaBlock {
             d_model,
             d_state,
             d_conv,
+            dt_rank,
             ..
         } = *shape;
-        let (d_inner, dt_rank) = (shape.d_inner(), shape.dt_rank());
+        let d_inner = shape.d_inner();
         let projections = d_model * 2 * d_inner + d_inner * d_model;
         let conv = d_inner * d_conv + d_inner;
         let selection = d_inner * (dt_rank + 2 * d_state) + dt_rank * d_inner + d_inner;

@@ -125,6 +125,8 @@ pub struct ModelShape {
     pub d_conv: usize,
     /// Mamba: `d_inner / d_model`.
     pub expand: usize,
+    /// Mamba: rank of the step-size projection.
+    pub dt_rank: usize,
     /// ResNet-BK: experts.
     pub n_experts: usize,
     /// ResNet-BK: experts a token is sent to.
@@ -148,11 +150,6 @@ impl ModelShape {
     /// Channels of Mamba's inner stream.
     pub fn d_inner(&self) -> usize {
         self.expand * self.d_model
-    }
-
-    /// Rank of Mamba's step-size projection.
-    pub fn dt_rank(&self) -> usize {
-        self.d_model.div_ceil(16)
     }
 
     /// Counts by formula; a test compares them with the built module.
@@ -205,6 +202,7 @@ pub fn matched_shapes(
         d_state: config.d_state,
         d_conv: config.d_conv,
         expand: config.expand,
+        dt_rank: config.d_model.div_ceil(16),
         n_experts: config.n_experts,
         top_k: config.top_k,
         expert_hidden,
