@@ -34,11 +34,13 @@ impl MambaBlock {
             d_state,
             d_conv,
             dt_rank,
+            projection_bias,
             ..
         } = *shape;
         let d_inner = shape.d_inner();
+        let depth = (shape.n_layers as f64).sqrt();
         let conv_bound = (d_conv as f64).sqrt().recip();
-        let in_proj = init.linear(d_model, 2 * d_inner, false, 1.0);
+        let in_proj = init.linear(d_model, 2 * d_inner, projection_bias, 1.0);
         let conv_weight = init.uniform([d_inner, d_conv], conv_bound);
         let conv_bias = init.uniform([d_inner], conv_bound);
         let x_proj = init.linear(d_inner, dt_rank + 2 * d_state, false, 1.0);
@@ -65,7 +67,7 @@ impl MambaBlock {
             },
             a_log: init.values([d_inner, d_state], a_log),
             d_skip: init.constant([d_inner], 1.0),
-            out_proj: init.linear(d_inner, d_model, false, (shape.n_layers as f64).sqrt()),
+            out_proj: init.linear(d_inner, d_model, projection_bias, depth),
         }
     }
 
@@ -76,13 +78,15 @@ impl MambaBlock {
             d_state,
             d_conv,
             dt_rank,
+            projection_bias,
             ..
         } = *shape;
         let d_inner = shape.d_inner();
         let projections = d_model * 2 * d_inner + d_inner * d_model;
         let conv = d_inner * d_conv + d_inner;
         let selection = d_inner * (dt_rank + 2 * d_state) + dt_rank * d_inner + d_inner;
-        projections + conv + selection + d_inner * d_state + d_inner
+        let biases = usize::from(projection_bias) * (2 * d_inner + d_model);
+        projections + biases + conv + selection + d_inner * d_state + d_inner
     }
 }
 

@@ -127,6 +127,8 @@ pub struct ModelShape {
     pub expand: usize,
     /// Mamba: rank of the step-size projection.
     pub dt_rank: usize,
+    /// Mamba: whether the projections into and out of the block have biases.
+    pub projection_bias: bool,
     /// ResNet-BK: experts.
     pub n_experts: usize,
     /// ResNet-BK: experts a token is sent to.
@@ -203,6 +205,7 @@ pub fn matched_shapes(
         d_conv: config.d_conv,
         expand: config.expand,
         dt_rank: config.d_model.div_ceil(16),
+        projection_bias: false,
         n_experts: config.n_experts,
         top_k: config.top_k,
         expert_hidden,
