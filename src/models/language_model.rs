@@ -9,13 +9,14 @@ use super::{BatchShape, BlockState, Dropout, Initialiser, SequenceBlock, Sweep};
 use crate::ops::{embedding, linear_cross_entropy};
 use crate::{Error, Result};
 
-/// Token embedding N(0, 0.02), pre-norm residual blocks, final norm, head tied to the embedding. No
-/// learned positions.
+/// Token embedding N(0, 0.02), pre-norm residual blocks, final norm, head tied to the embedding unless the
+/// shape says otherwise. No learned positions.
 #[derive(Module, Debug)]
 pub struct LanguageModel {
     embedding: Param<Tensor<2>>,
     layers: Vec<Layer>,
     norm: RmsNorm,
+    head: Option<Param<Tensor<2>>>,
 }
 
 #[derive(Module, Debug)]
@@ -39,7 +40,9 @@ impl LanguageModel {
     /// Draws the weights of `shape` from `seed`, equal on every device.
     pub fn new(shape: &ModelShape, seed: u64, device: &Device) -> Self {
         let mut init = Initialiser::new(seed, 0, device);
-        let embedding = init.normal([shape.vocab_size, shape.d_model], 0.02);
+        let table = [shape.vocab_size, shape.d_model];
+        let embedding = init.normal(table, 0.02);
+        let head = (!shape.tied_head).then(|| init.normal(table, 0.02));
         let layers = (1..=shape.n_layers as u16)
             .map(|layer| Layer {
                 norm: init.rms_norm(shape.d_model),
@@ -50,7 +53,13 @@ impl LanguageModel {
             embedding,
             layers,
             norm: init.rms_norm(shape.d_model),
+            head,
         }
+    }
+
+    /// The matrix of the head, `[vocab, d_model]`.
+    fn head(&self) -> Tensor<2> {
+        self.head.as_ref().unwrap_or(&self.embedding).val()
     }
 
     /// Zero states for the start of `batch` sequences.
@@ -149,7 +158,7 @@ impl LanguageModel {
         chunk_tokens: usize,
         scale: f32,
     ) -> Result<Tensor<1>> {
-        linear_cross_entropy::train(x, self.embedding.val(), targets, chunk_tokens, scale)
+        linear_cross_entropy::train(x, self.head(), targets, chunk_tokens, scale)
     }
 
     /// Cross-entropy of each target in nats, `[tokens]`, without a graph.
@@ -157,11 +166,11 @@ impl LanguageModel {
     /// # Errors
     /// As [`LanguageModel::scaled_loss`].
     pub fn nll(&self, x: Tensor<2>, targets: &[u32], chunk_tokens: usize) -> Result<Tensor<1>> {
-        linear_cross_entropy::infer(x, self.embedding.val(), targets, chunk_tokens)
+        linear_cross_entropy::infer(x, self.head(), targets, chunk_tokens)
     }
 
     /// `[tokens, vocab]` scores of all tokens at once: for checks on small inputs.
     pub fn logits(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.embedding.val().transpose())
+        x.matmul(self.head().transpose())
     }
 }

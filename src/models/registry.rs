@@ -119,6 +119,8 @@ pub struct ModelShape {
     pub d_model: usize,
     /// Blocks.
     pub n_layers: usize,
+    /// Whether the head is the embedding, as in every model that is trained here, or a matrix of its own.
+    pub tied_head: bool,
     /// Mamba: states a channel.
     pub d_state: usize,
     /// Mamba: width of the convolution.
@@ -142,7 +144,7 @@ pub struct ModelShape {
 pub struct ParameterCount {
     /// All.
     pub total: usize,
-    /// All but the embedding, which is also the head.
+    /// All but embedding and head.
     pub non_embedding: usize,
     /// Those of `non_embedding` that one token uses.
     pub active: usize,
@@ -168,8 +170,9 @@ impl ModelShape {
         };
         let around = |block: usize| self.n_layers * (block + self.d_model) + self.d_model;
         let non_embedding = around(block);
+        let matrices = if self.tied_head { 1 } else { 2 };
         ParameterCount {
-            total: self.vocab_size * self.d_model + non_embedding,
+            total: matrices * self.vocab_size * self.d_model + non_embedding,
             non_embedding,
             active: around(active),
         }
@@ -201,6 +204,7 @@ pub fn matched_shapes(
         vocab_size,
         d_model: config.d_model,
         n_layers: config.n_layers,
+        tied_head: true,
         d_state: config.d_state,
         d_conv: config.d_conv,
         expand: config.expand,
