@@ -14,3 +14,5 @@ pub mod linear_cross_entropy;
 pub mod resolvent_diag;
 pub mod selective_scan;
 mod sums;
+
+pub use launch::dispatches;
