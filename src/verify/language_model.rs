@@ -1,0 +1,160 @@
+//! Cases of whole models: logits, loss, gradients, and two short trainings.
+
+use burn::module::Module;
+use burn::optim::{ModuleOptimizer, SgdConfig};
+use serde::Deserialize;
+
+use super::case::Case;
+use super::published;
+use crate::Result;
+use crate::config::TrainConfig;
+use crate::hardware::read;
+use crate::models::registry::{Architecture, ModelShape};
+use crate::models::{BatchShape, Dropout, LanguageModel};
+use crate::train::Objective;
+use crate::train::optimiser::{Decay, adamw};
+
+/// Several chunks even at the few tokens of a case.
+const LOSS_CHUNK_TOKENS: usize = 16;
+
+#[derive(Deserialize)]
+struct Parameters {
+    d_model: usize,
+    n_layer: usize,
+    vocab: usize,
+    tie_embeddings: bool,
+    ssm_cfg: SsmParameters,
+}
+
+/// What a model states; the rest are the published defaults.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SsmParameters {
+    #[serde(default = "d_state")]
+    d_state: usize,
+    #[serde(default = "d_conv")]
+    d_conv: usize,
+    #[serde(default = "expand")]
+    expand: usize,
+    dt_rank: Option<usize>,
+    #[serde(default)]
+    bias: bool,
+}
+
+fn d_state() -> usize {
+    16
+}
+
+fn d_conv() -> usize {
+    4
+}
+
+fn expand() -> usize {
+    2
+}
+
+/// A batch and how a step looks at it.
+struct Batch {
+    inputs: Vec<u32>,
+    targets: Vec<u32>,
+    shape: BatchShape,
+    objective: Objective,
+}
+
+/// Logits, loss and gradients of the given weights, and the losses of eight steps each of SGD at 0.1 and of
+/// `AdamW` at 1e-2 with decay on all parameters.
+pub(super) fn mamba(case: &mut Case<'_>) -> Result<()> {
+    let sizes: Parameters = case.parameters()?;
+    let shape = ModelShape {
+        architecture: Architecture::Mamba,
+        vocab_size: sizes.vocab,
+        d_model: sizes.d_model,
+        n_layers: sizes.n_layer,
+        tied_head: sizes.tie_embeddings,
+        d_state: sizes.ssm_cfg.d_state,
+        d_conv: sizes.ssm_cfg.d_conv,
+        expand: sizes.ssm_cfg.expand,
+        dt_rank: sizes.ssm_cfg.dt_rank.unwrap_or(sizes.d_model.div_ceil(16)),
+        projection_bias: sizes.ssm_cfg.bias,
+        n_experts: 0,
+        top_k: 0,
+        expert_hidden: 0,
+    };
+    let model = LanguageModel::new(&shape, 0, case.device());
+    let model = published::load(case, model, published::model_name)?;
+    let batch = Batch::read(case)?;
+    let [n_sequences, seq_len] = [batch.shape.batch, batch.shape.seq_len];
+
+    let plain = model.valid();
+    let states = plain.initial_states(n_sequences);
+    let hidden = plain.infer(&batch.inputs, batch.shape, states)?;
+    let logits = plain.logits(hidden.x.clone());
+    let logits = logits.reshape([n_sequences, seq_len, sizes.vocab]);
+    case.check("logits", logits, "logits_rel_max")?;
+    let nll = plain.nll(hidden.x, &batch.targets, LOSS_CHUNK_TOKENS)?;
+    let nll = read::doubles(nll, "reading the loss")?;
+    let mean = nll.iter().sum::<f64>() / nll.len() as f64;
+    case.check_host("loss", &[1], &[mean], "loss_rel")?;
+
+    let gradient = batch.gradient(&model)?;
+    case.check_host("loss (train)", &[1], &[gradient.loss_nats], "loss_rel")?;
+    let name_of = published::model_name;
+    published::check_gradients(case, &model, &gradient.gradients, name_of, "grad_rel_max")?;
+
+    let losses = batch.losses(model.clone(), SgdConfig::new().init(), 0.1)?;
+    case.check_host("traj_sgd", &[losses.len()], &losses, "traj_sgd_abs")?;
+    let config = TrainConfig {
+        betas: [0.9, 0.95],
+        epsilon: 1e-8,
+        weight_decay: 0.1,
+        ..TrainConfig::default()
+    };
+    let optimiser = adamw(&model, &config, Decay::All);
+    let losses = batch.losses(model, optimiser, 1e-2)?;
+    case.check_host("traj_adamw", &[losses.len()], &losses, "traj_adamw_abs")
+}
+
+impl Batch {
+    fn read(case: &mut Case<'_>) -> Result<Self> {
+        let (inputs, targets) = (case.host("input_ids")?, case.host("targets")?);
+        let [batch, seq_len] = inputs.shape[..] else {
+            return Err(case.bad(format!("has input_ids of shape {:?}", inputs.shape)));
+        };
+        let ids = |values: &[f64]| values.iter().map(|&id| id as u32).collect();
+        Ok(Self {
+            inputs: ids(&inputs.values),
+            targets: ids(&targets.values),
+            shape: BatchShape { batch, seq_len },
+            objective: Objective {
+                load_balance_weight: 0.0,
+                dropout: Dropout {
+                    probability: 0.0,
+                    seed: 0,
+                    step: 0,
+                },
+                loss_chunk_tokens: LOSS_CHUNK_TOKENS,
+            },
+        })
+    }
+
+    fn gradient(&self, model: &LanguageModel) -> Result<crate::train::Gradient> {
+        self.objective
+            .gradient(model, &self.inputs, &self.targets, self.shape)
+    }
+
+    /// The losses before each of eight steps on this batch.
+    fn losses(
+        &self,
+        mut model: LanguageModel,
+        mut optimiser: ModuleOptimizer,
+        learning_rate: f64,
+    ) -> Result<Vec<f64>> {
+        let mut losses = Vec::new();
+        for _ in 0..8 {
+            let gradient = self.gradient(&model)?;
+            losses.push(gradient.loss_nats);
+            model = optimiser.step(learning_rate, model, gradient.gradients);
+        }
+        Ok(losses)
+    }
+}
