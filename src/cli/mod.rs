@@ -10,6 +10,7 @@ pub mod devices;
 pub mod plot;
 mod progress;
 pub mod run;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Command {
     Data(data::Args),
     /// List the adapters of this machine and what `--device auto` takes
     Devices(devices::Args),
+    /// Check every kernel against published vectors and the sequential oracle
+    Verify(verify::Args),
     #[command(external_subcommand)]
     Other(Vec<String>),
 }
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Plot(args) => plot::run(args, cli.quiet),
         Command::Data(args) => data::run(args),
         Command::Devices(args) => devices::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Other(words) => Err(not_a_command(words).into()),
     };
     match done {
