@@ -66,10 +66,14 @@ pub(super) fn check(device: &Device, on_cpu: bool) -> Vec<CaseReport> {
             reports.push(report);
         };
         for seq in SEQ_LENS {
-            for (batch, heads) in [(2, 1), (1, 5)] {
-                run(format!("resolvent_diag {batch}x{seq}x{heads}"), &|p| {
-                    resolvent(p, batch, seq, heads)
-                });
+            for (batch, heads, varying) in
+                [(2, 1, true), (1, 5, true), (2, 1, false), (1, 8, false)]
+            {
+                let kind = if varying { "varying" } else { "constant" };
+                run(
+                    format!("resolvent_diag {batch}x{seq}x{heads} {kind}"),
+                    &|p| resolvent(p, batch, seq, heads, varying),
+                );
             }
             for (batch, d_inner, d_state) in [(2, 3, 16), (1, 37, 5)] {
                 run(
@@ -178,10 +182,13 @@ impl Problem {
     }
 }
 
-fn resolvent(p: &mut Problem, batch: usize, seq: usize, heads: usize) -> Result<()> {
+fn resolvent(p: &mut Problem, batch: usize, seq: usize, heads: usize, varying: bool) -> Result<()> {
     let n = batch * seq * heads;
     let diag = p.normal(n, 2.0);
-    let coupling = p.drawn(n, 1.0, f64::abs);
+    let coupling = match varying {
+        true => p.drawn(n, 1.0, f64::abs),
+        false => vec![1.0; n],
+    };
     // Im z around the 1 of the models; g0 as an earlier segment would leave it.
     let mut shift = p.normal(heads, 0.25);
     shift.extend(p.drawn(heads, 0.25, |v| 1.0 + v.abs()));
@@ -208,16 +215,28 @@ fn resolvent(p: &mut Problem, batch: usize, seq: usize, heads: usize) -> Result<
     let (shift, g0) = (p.leaf(&shift, [2, heads]), p.leaf(&g0, [batch, 2 * heads]));
     let d_last = p.leaf(&d_last, [batch, 2 * heads]).detach();
     let d_g = p.leaf(&d_g, [batch, seq, 2 * heads]).detach();
-    let varying = || Coupling::Varying(coupling.clone());
+    let kind = || match varying {
+        true => Coupling::Varying(coupling.clone()),
+        false => Coupling::Constant(1.0),
+    };
     let (d, z, s) = (diag.clone(), shift.clone(), g0.clone());
-    let (inferred, _) = resolvent_diag::infer(d.clone(), varying(), z.clone(), s.clone(), 1.0)?;
+    let (inferred, last) = resolvent_diag::infer(d.clone(), kind(), z.clone(), s.clone(), 1.0)?;
     p.check("g", inferred, &g, RESOLVENT.forward)?;
-    let trained = resolvent_diag::train(d, varying(), z, s, d_last, 1.0)?;
+    let rows = g.chunks(2 * heads).skip(seq - 1).step_by(seq);
+    p.check(
+        "g_last",
+        last,
+        &rows.collect::<Vec<_>>().concat(),
+        RESOLVENT.forward,
+    )?;
+    let trained = resolvent_diag::train(d, kind(), z, s, d_last, 1.0)?;
     p.check("g (train)", trained.clone(), &g, RESOLVENT.forward)?;
     let gradients = (trained * d_g).sum().backward();
     let bound = RESOLVENT.gradient;
     p.check_gradient("d_diag", (&diag, &gradients), &want.diag, bound)?;
-    p.check_gradient("d_coupling", (&coupling, &gradients), &want.coupling, bound)?;
+    if varying {
+        p.check_gradient("d_coupling", (&coupling, &gradients), &want.coupling, bound)?;
+    }
     p.check_gradient("d_shift", (&shift, &gradients), &want.shift, bound)?;
     p.check_gradient("d_g0", (&g0, &gradients), &want.g0, bound)
 }
