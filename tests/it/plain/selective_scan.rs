@@ -1,17 +1,9 @@
 //! The launches of `ops::selective_scan` against its oracle.
 
-use super::{Buffer, constant, run, sum_rows, workgroups_for};
+use super::{Buffer, constant, double, run, single, sum_rows, workgroups_for};
 use crate::compare::{Named, misses};
 use crate::selective_scan::{expected, problem};
 use bkbench::shader::{Kernel, Spec, catalog};
-
-fn single(values: &[f64]) -> Vec<f32> {
-    values.iter().map(|&v| v as f32).collect()
-}
-
-fn double(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&v| v.into()).collect()
-}
 
 /// `[batch, columns, rows]` from `[batch, rows, columns]`.
 fn turned(values: &[f64], rows: usize, columns: usize) -> Vec<f32> {
