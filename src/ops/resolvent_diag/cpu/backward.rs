@@ -12,9 +12,7 @@ use super::lanes::{
     Complex, LANES, Lanes, complex_mul, complex_scale, complex_zero, map2, mul, sub_mul,
 };
 use super::strips::{Blocks, Strip};
-use super::tiles::{
-    Tile, load_complex, load_coupling, row, set_carried, set_row, store, zero_tiles,
-};
+use super::tiles::{ComplexTile, Tile, load_complex, load_coupling, set_carried, store};
 use super::{Dims, Gradients, Saved};
 use crate::ops::flex::Real;
 use crate::ops::sums::sum_rows;
@@ -22,22 +20,22 @@ use crate::ops::sums::sum_rows;
 /// Loads w of a tile; the cotangent of the final state joins that of the last row.
 #[inline(always)]
 fn load_cotangent<T: Real>(
-    re: &mut Tile<T>,
-    im: &mut Tile<T>,
+    tile: &mut ComplexTile<T>,
     saved: &Saved<'_, T>,
     strip: &Strip,
     t: isize,
 ) {
-    load_complex(re, im, saved.d_g, strip, t);
+    load_complex(tile, saved.d_g, strip, t);
     let Dims { seq, heads, .. } = strip.dims;
     for l in 0..strip.lanes {
         let (chunk, head) = strip.lane(l);
         let k = (seq - 1) as isize - (chunk * strip.chunk) as isize - t;
         if (0..LANES as isize).contains(&k) {
             let last = &saved.d_g_last[strip.batch * 2 * heads..];
-            let at = k as usize * LANES + l;
-            re[at] = re[at] + last[head];
-            im[at] = im[at] + last[heads + head];
+            tile.update(k as usize, l, |w| Complex {
+                re: w.re + last[head],
+                im: w.im + last[heads + head],
+            });
         }
     }
 }
@@ -87,10 +85,9 @@ fn backward_block<T: Real>(
     let chunk = saved.plan.chunk;
     let mut states = vec![[complex_zero::<T>(); 2]; pairs.len()];
     let mut sums = states.clone();
-    let (mut g_re, mut g_im) = (zero_tiles(), zero_tiles());
-    let (mut w_re, mut w_im) = (zero_tiles(), zero_tiles());
-    let mut p = [[saved.coupling[0]; LANES * LANES]; 2];
-    let mut d = zero_tiles();
+    let (mut g, mut w) = ([ComplexTile::zeros(); 2], [ComplexTile::zeros(); 2]);
+    let mut p = [Tile::filled(saved.coupling[0]); 2];
+    let mut d = [Tile::zeros(); 2];
 
     let end = chunk + warm_up;
     for t in (0..end).step_by(LANES).rev() {
@@ -99,8 +96,8 @@ fn backward_block<T: Real>(
         for (pair, (state, sum)) in pairs.iter().zip(states.iter_mut().zip(&mut sums)) {
             for s in 0..2 {
                 let strip = &pair[s];
-                load_complex(&mut g_re[s], &mut g_im[s], saved.g, strip, t as isize);
-                load_cotangent(&mut w_re[s], &mut w_im[s], saved, strip, t as isize);
+                load_complex(&mut g[s], saved.g, strip, t as isize);
+                load_cotangent(&mut w[s], saved, strip, t as isize);
                 load_coupling(&mut p[s], saved.coupling, strip, t as isize);
                 if t + LANES == chunk {
                     set_carried(&mut state[s], carry, strip);
@@ -109,22 +106,13 @@ fn backward_block<T: Real>(
             let (mut e, mut total) = (*state, *sum);
             for k in (0..n).rev() {
                 for s in 0..2 {
-                    let g = Complex {
-                        re: row(&g_re[s], k),
-                        im: row(&g_im[s], k),
-                    };
-                    let w = Complex {
-                        re: row(&w_re[s], k),
-                        im: row(&w_im[s], k),
-                    };
-                    let q = step_back(g, w, e[s]);
-                    e[s] = complex_scale(row(&p[s], k), q);
+                    let q = step_back(g[s].row(k), w[s].row(k), e[s]);
+                    e[s] = complex_scale(p[s].row(k), q);
                     total[s].re = map2(total[s].re, q.re, |a, b| a + b);
                     total[s].im = map2(total[s].im, q.im, |a, b| a - b);
-                    set_row(&mut d[s], k, map2(q.re, q.re, |q, _| -q));
+                    d[s].set_row(k, map2(q.re, q.re, |q, _| -q));
                     // q takes the place of w, which is used up.
-                    set_row(&mut w_re[s], k, q.re);
-                    set_row(&mut w_im[s], k, q.im);
+                    w[s].set_row(k, q);
                 }
             }
             *state = e;
@@ -135,15 +123,14 @@ fn backward_block<T: Real>(
             for s in 0..2 {
                 let strip = &pair[s];
                 let lane0 = strip.first - pair[0].first;
-                store(out.diag, heads, 0, strip, lane0, t, &mut d[s]);
+                store(out.diag, strip, lane0, t, &mut d[s]);
                 if !out.coupling.is_empty() {
-                    load_before(&mut g_re[s], &mut g_im[s], saved, strip, t);
+                    load_before(&mut g[s], saved, strip, t);
                     for k in 0..LANES {
-                        let re = mul(row(&w_re[s], k), row(&g_re[s], k));
-                        let both = sub_mul(row(&w_im[s], k), row(&g_im[s], k), re);
-                        set_row(&mut d[s], k, both);
+                        let (q, before) = (w[s].row(k), g[s].row(k));
+                        d[s].set_row(k, sub_mul(q.im, before.im, mul(q.re, before.re)));
                     }
-                    store(out.coupling, heads, 0, strip, lane0, t, &mut d[s]);
+                    store(out.coupling, strip, lane0, t, &mut d[s]);
                 }
             }
         }
@@ -167,20 +154,17 @@ fn backward_block<T: Real>(
 
 /// g one row earlier than the tile at `t`; before the first row lies the carried state.
 #[inline(always)]
-fn load_before<T: Real>(
-    re: &mut Tile<T>,
-    im: &mut Tile<T>,
-    saved: &Saved<'_, T>,
-    strip: &Strip,
-    t: usize,
-) {
-    load_complex(re, im, saved.g, strip, t as isize - 1);
+fn load_before<T: Real>(tile: &mut ComplexTile<T>, saved: &Saved<'_, T>, strip: &Strip, t: usize) {
+    load_complex(tile, saved.g, strip, t as isize - 1);
     let heads = strip.dims.heads;
     for l in 0..strip.lanes {
         let (chunk, head) = strip.lane(l);
         if chunk == 0 && t == 0 {
             let g0 = &saved.g0[strip.batch * 2 * heads..];
-            (re[l], im[l]) = (g0[head], g0[heads + head]);
+            tile.update(0, l, |_| Complex {
+                re: g0[head],
+                im: g0[heads + head],
+            });
         }
     }
 }
@@ -195,9 +179,8 @@ fn backward_reduce_block<T: Real>(
     maps: &mut [Affine<T>],
 ) {
     let heads = saved.dims.heads;
-    let [mut g_re, mut g_im] = zero_tiles();
-    let [mut w_re, mut w_im] = zero_tiles();
-    let mut p = [saved.coupling[0]; LANES * LANES];
+    let [mut g, mut w] = [ComplexTile::zeros(); 2];
+    let mut p = Tile::filled(saved.coupling[0]);
     for strip in pairs.iter().flatten() {
         let mut a = Complex {
             re: [T::one(); LANES],
@@ -205,20 +188,13 @@ fn backward_reduce_block<T: Real>(
         };
         let mut b = complex_zero();
         for t in (0..saved.plan.chunk).step_by(LANES).rev() {
-            load_complex(&mut g_re, &mut g_im, saved.g, strip, t as isize);
-            load_cotangent(&mut w_re, &mut w_im, saved, strip, t as isize);
+            load_complex(&mut g, saved.g, strip, t as isize);
+            load_cotangent(&mut w, saved, strip, t as isize);
             load_coupling(&mut p, saved.coupling, strip, t as isize);
             for k in (0..LANES).rev() {
-                let g = Complex {
-                    re: row(&g_re, k),
-                    im: row(&g_im, k),
-                };
-                let w = Complex {
-                    re: row(&w_re, k),
-                    im: row(&w_im, k),
-                };
-                a = complex_scale(row(&p, k), complex_mul(square(g), a));
-                b = complex_scale(row(&p, k), step_back(g, w, b));
+                let (g, w) = (g.row(k), w.row(k));
+                a = complex_scale(p.row(k), complex_mul(square(g), a));
+                b = complex_scale(p.row(k), step_back(g, w, b));
             }
         }
         for l in 0..strip.lanes {

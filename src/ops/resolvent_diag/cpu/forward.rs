@@ -7,7 +7,7 @@ use super::lanes::{
     Complex, LANES, Lanes, Scale, complex_mul, complex_scale, complex_zero, map2, mul_add, sub_mul,
 };
 use super::strips::{Blocks, Strip};
-use super::tiles::{load, load_coupling, row, set_carried, set_row, store_complex, zero_tiles};
+use super::tiles::{ComplexTile, Tile, load, load_coupling, set_carried, store_complex};
 use super::{Dims, Inputs};
 use crate::ops::flex::Real;
 
@@ -57,38 +57,36 @@ fn forward_block<T: Real>(
         shift,
         ..
     } = input;
-    let heads = input.dims.heads;
     let chunk = input.plan.chunk as isize;
     let mut states = vec![[complex_zero(); 2]; pairs.len()];
-    let mut d = zero_tiles();
-    let mut p = [[coupling[0]; LANES * LANES]; 2];
-    let (mut re, mut im) = (zero_tiles(), zero_tiles());
+    let mut d = [Tile::zeros(); 2];
+    let mut p = [Tile::filled(coupling[0]); 2];
+    let mut g = [ComplexTile::zeros(); 2];
 
     let mut t = -(warm_up.next_multiple_of(LANES) as isize);
     let mut skip = warm_up.next_multiple_of(LANES) - warm_up;
     while t < chunk {
-        for (pair, g) in pairs.iter().zip(&mut states) {
+        for (pair, state) in pairs.iter().zip(&mut states) {
             let z = [lane_shift(shift, &pair[0]), lane_shift(shift, &pair[1])];
             for s in 0..2 {
-                load(&mut d[s], diag, heads, 0, &pair[s], t);
+                load(&mut d[s], diag, &pair[s], t);
                 load_coupling(&mut p[s], coupling, &pair[s], t);
                 if t == 0 {
-                    set_carried(&mut g[s], carry, &pair[s]);
+                    set_carried(&mut state[s], carry, &pair[s]);
                 }
             }
-            let mut now = *g;
+            let mut now = *state;
             for k in skip..LANES {
                 for s in 0..2 {
-                    now[s] = step(row(&d[s], k), row(&p[s], k), z[s], now[s]);
-                    set_row(&mut re[s], k, now[s].re);
-                    set_row(&mut im[s], k, now[s].im);
+                    now[s] = step(d[s].row(k), p[s].row(k), z[s], now[s]);
+                    g[s].set_row(k, now[s]);
                 }
             }
-            *g = now;
+            *state = now;
             if t >= 0 {
                 for s in 0..2 {
                     let lane0 = pair[s].first - pair[0].first;
-                    store_complex(out, &pair[s], lane0, t as usize, &mut re[s], &mut im[s]);
+                    store_complex(out, &pair[s], lane0, t as usize, &mut g[s]);
                 }
             }
         }
@@ -109,8 +107,8 @@ fn forward_reduce_block<T: Scale>(
     maps: &mut [Moebius<T>],
 ) {
     let heads = input.dims.heads;
-    let mut d = [T::zero(); LANES * LANES];
-    let mut p = [input.coupling[0]; LANES * LANES];
+    let mut d = Tile::zeros();
+    let mut p = Tile::filled(input.coupling[0]);
     let one = Complex {
         re: [T::one(); LANES],
         im: [T::zero(); LANES],
@@ -119,17 +117,17 @@ fn forward_reduce_block<T: Scale>(
         let z = lane_shift(input.shift, strip);
         let (mut top, mut bottom) = ([one, complex_zero()], [complex_zero(), one]);
         for t in (0..input.plan.chunk as isize).step_by(LANES) {
-            load(&mut d, input.diag, heads, 0, strip, t);
+            load(&mut d, input.diag, strip, t);
             load_coupling(&mut p, input.coupling, strip, t);
             for k in 0..LANES {
                 let s = Complex {
-                    re: map2(row(&d, k), z.re, |d, z| d - z),
+                    re: map2(d.row(k), z.re, |d, z| d - z),
                     im: map2(z.im, z.im, |z, _| -z),
                 };
                 let mut next = [complex_mul(s, bottom[0]), complex_mul(s, bottom[1])];
                 for (next, top) in next.iter_mut().zip(&top) {
-                    next.re = sub_mul(row(&p, k), top.re, next.re);
-                    next.im = sub_mul(row(&p, k), top.im, next.im);
+                    next.re = sub_mul(p.row(k), top.re, next.re);
+                    next.im = sub_mul(p.row(k), top.im, next.im);
                 }
                 let larger = |a: T, b: T| if a > b { a } else { b };
                 let size = |a: Complex<Lanes<T>>| map2(a.re, a.im, |x, y| larger(x.abs(), y.abs()));

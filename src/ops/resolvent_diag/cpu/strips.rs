@@ -34,6 +34,14 @@ impl Strip {
         (self.first * self.chunk) as isize + t
     }
 
+    /// As [`Strip::row`], where the sequence has it.
+    #[inline(always)]
+    pub(super) fn row_in_range(&self, t: isize) -> Option<usize> {
+        usize::try_from(self.row(t))
+            .ok()
+            .filter(|&row| row < self.dims.seq)
+    }
+
     /// Whether all lanes and all rows of the tile at `t` exist.
     #[inline(always)]
     pub(super) fn whole(&self, t: isize) -> bool {

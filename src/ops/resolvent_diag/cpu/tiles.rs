@@ -1,124 +1,206 @@
 //! Tiles of sixteen steps by sixteen lanes: reading, writing, transposing.
 
 use super::Dims;
-use super::lanes::{Complex, LANES, Lanes};
+use super::lanes::{Complex, LANES, Lanes, complex_zero};
 use super::strips::Strip;
 use crate::ops::flex::Real;
 
-/// Row-major, a row a step.
-pub(super) type Tile<T> = [T; LANES * LANES];
+/// Row-major, a row a step. Aligned, because a vector across two cache lines costs two accesses.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Tile<T>([T; LANES * LANES]);
 
-pub(super) fn zero_tiles<T: Real>() -> [Tile<T>; 2] {
-    [[T::zero(); LANES * LANES]; 2]
+impl<T: Real> Tile<T> {
+    pub(super) fn filled(value: T) -> Self {
+        Self([value; LANES * LANES])
+    }
+
+    pub(super) fn zeros() -> Self {
+        Self::filled(T::zero())
+    }
+
+    #[inline(always)]
+    pub(super) fn row(&self, k: usize) -> Lanes<T> {
+        let mut lanes = [T::zero(); LANES];
+        lanes.copy_from_slice(&self.0[k * LANES..][..LANES]);
+        lanes
+    }
+
+    #[inline(always)]
+    pub(super) fn set_row(&mut self, k: usize, lanes: Lanes<T>) {
+        self.0[k * LANES..][..LANES].copy_from_slice(&lanes);
+    }
 }
 
-/// 16 x 16 transpose: four perfect shuffles, each a run of two-register permutations.
+/// Four perfect shuffles, each a run of two-register permutations.
 #[inline(always)]
-fn transpose<T: Real>(tile: &mut Tile<T>) {
-    let mut scratch = [T::zero(); LANES * LANES];
-    shuffle(tile, &mut scratch);
-    shuffle(&scratch, tile);
-    shuffle(tile, &mut scratch);
-    shuffle(&scratch, tile);
+fn transpose<T: Real>(square: &mut [T; LANES * LANES]) {
+    let Tile(mut scratch) = Tile::zeros();
+    shuffle(square, &mut scratch);
+    shuffle(&scratch, square);
+    shuffle(square, &mut scratch);
+    shuffle(&scratch, square);
 }
 
 #[inline(always)]
-fn shuffle<T: Real>(from: &Tile<T>, to: &mut Tile<T>) {
-    pub(super) const HALF: usize = LANES * LANES / 2;
+fn shuffle<T: Real>(from: &[T; LANES * LANES], to: &mut [T; LANES * LANES]) {
+    const HALF: usize = LANES * LANES / 2;
     for i in 0..HALF {
         to[2 * i] = from[i];
         to[2 * i + 1] = from[i + HALF];
     }
 }
 
-/// Reads steps `t..t + 16` of every lane from a tensor of `width` columns, of which the strip's heads
-/// start at `column`. What does not exist is zero.
+/// As [`Tile`], complex: two rows a step, the real parts and the imaginary parts.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct ComplexTile<T>([T; 2 * LANES * LANES]);
+
+impl<T: Real> ComplexTile<T> {
+    pub(super) fn zeros() -> Self {
+        Self([T::zero(); 2 * LANES * LANES])
+    }
+
+    #[inline(always)]
+    pub(super) fn row(&self, k: usize) -> Complex<Lanes<T>> {
+        let mut lanes = complex_zero();
+        lanes.re.copy_from_slice(&self.0[2 * k * LANES..][..LANES]);
+        lanes
+            .im
+            .copy_from_slice(&self.0[(2 * k + 1) * LANES..][..LANES]);
+        lanes
+    }
+
+    #[inline(always)]
+    pub(super) fn set_row(&mut self, k: usize, lanes: Complex<Lanes<T>>) {
+        self.0[2 * k * LANES..][..LANES].copy_from_slice(&lanes.re);
+        self.0[(2 * k + 1) * LANES..][..LANES].copy_from_slice(&lanes.im);
+    }
+
+    /// Sets lane `l` of step `k` to what `f` makes of it.
+    #[inline(always)]
+    pub(super) fn update(&mut self, k: usize, l: usize, f: impl Fn(Complex<T>) -> Complex<T>) {
+        let (re, im) = (2 * k * LANES + l, (2 * k + 1) * LANES + l);
+        let new = f(Complex {
+            re: self.0[re],
+            im: self.0[im],
+        });
+        (self.0[re], self.0[im]) = (new.re, new.im);
+    }
+
+    /// The steps of lane `l`, eight in each half, before the halves are transposed or after: real and
+    /// imaginary parts alternate, as in the memory of a tensor of one head.
+    #[inline(always)]
+    fn lane(&mut self, l: usize) -> [&mut [T]; 2] {
+        let (low, high) = self.0.split_at_mut(LANES * LANES);
+        [low, high].map(|half| &mut half[l * LANES..][..LANES])
+    }
+
+    #[inline(always)]
+    fn transpose(&mut self) {
+        for half in self.0.as_chunks_mut().0 {
+            transpose(half);
+        }
+    }
+}
+
+/// Reads steps `t..t + 16` of every lane from a tensor `[batch, seq, heads]`. What does not exist is zero.
 #[inline(always)]
-pub(super) fn load<T: Real>(
-    tile: &mut Tile<T>,
-    x: &[T],
-    width: usize,
-    column: usize,
-    strip: &Strip,
-    t: isize,
-) {
+pub(super) fn load<T: Real>(tile: &mut Tile<T>, x: &[T], strip: &Strip, t: isize) {
     if strip.lanes == 0 {
         return;
     }
-    let seq = strip.dims.seq;
-    let x = &x[strip.batch * seq * width..][..seq * width];
-    let column = column + strip.head;
+    let Dims { seq, heads, .. } = strip.dims;
+    let x = &x[strip.batch * seq * heads..][..seq * heads];
     let whole = strip.whole(t);
     if !whole {
-        *tile = [T::zero(); LANES * LANES];
+        *tile = Tile::zeros();
     }
     if strip.by_head {
         for k in 0..LANES {
-            let row = strip.row(t) + k as isize;
-            if row >= 0 && (row as usize) < seq {
-                let from = &x[row as usize * width + column..];
-                if strip.lanes == LANES {
-                    tile[k * LANES..][..LANES].copy_from_slice(&from[..LANES]);
-                } else {
-                    for l in 0..strip.lanes {
-                        tile[k * LANES + l] = from[l];
-                    }
-                }
+            if let Some(row) = strip.row_in_range(t + k as isize) {
+                copy_lanes(
+                    &mut tile.0[k * LANES..],
+                    &x[row * heads + strip.head..],
+                    strip.lanes,
+                );
             }
         }
         return;
     }
     for l in 0..strip.lanes {
-        let row = strip.row(t) + (l * strip.chunk) as isize;
-        let lane = &mut tile[l * LANES..][..LANES];
-        if whole && width == 1 {
-            lane.copy_from_slice(&x[row as usize..][..LANES]);
-        } else {
-            for (k, value) in lane.iter_mut().enumerate() {
-                let row = row + k as isize;
-                if row >= 0 && (row as usize) < seq {
-                    *value = x[row as usize * width + column];
-                }
+        let lane = &mut tile.0[l * LANES..][..LANES];
+        let t = t + (l * strip.chunk) as isize;
+        if whole && heads == 1 {
+            lane.copy_from_slice(&x[strip.row(t) as usize..][..LANES]);
+            continue;
+        }
+        for (k, value) in lane.iter_mut().enumerate() {
+            if let Some(row) = strip.row_in_range(t + k as isize) {
+                *value = x[row * heads + strip.head];
             }
         }
     }
-    transpose(tile);
+    transpose(&mut tile.0);
 }
 
-/// As [`load`], from a complex tensor: real parts of all heads, then imaginary parts.
+/// As [`load`], from a complex tensor `[batch, seq, 2 * heads]`.
 #[inline(always)]
-pub(super) fn load_complex<T: Real>(
-    re: &mut Tile<T>,
-    im: &mut Tile<T>,
-    x: &[T],
-    strip: &Strip,
-    t: isize,
-) {
+pub(super) fn load_complex<T: Real>(tile: &mut ComplexTile<T>, x: &[T], strip: &Strip, t: isize) {
+    if strip.lanes == 0 {
+        return;
+    }
     let Dims { seq, heads, .. } = strip.dims;
-    if heads == 1 && strip.whole(t) {
-        // Real and imaginary parts alternate: read them together.
-        let x = &x[strip.batch * seq * 2..][..seq * 2];
-        for l in 0..LANES {
-            let from = &x[2 * (strip.row(t) as usize + l * strip.chunk)..][..2 * LANES];
-            for k in 0..LANES {
-                re[l * LANES + k] = from[2 * k];
-                im[l * LANES + k] = from[2 * k + 1];
+    let x = &x[strip.batch * seq * 2 * heads..][..seq * 2 * heads];
+    let whole = strip.whole(t);
+    if !whole {
+        *tile = ComplexTile::zeros();
+    }
+    if strip.by_head {
+        for k in 0..LANES {
+            if let Some(row) = strip.row_in_range(t + k as isize) {
+                let to = &mut tile.0[2 * k * LANES..];
+                let from = &x[row * 2 * heads + strip.head..];
+                copy_lanes(to, from, strip.lanes);
+                copy_lanes(&mut to[LANES..], &from[heads..], strip.lanes);
             }
         }
-        transpose(re);
-        transpose(im);
+        return;
+    }
+    for l in 0..strip.lanes {
+        let t = t + (l * strip.chunk) as isize;
+        let [low, high] = tile.lane(l);
+        if whole && heads == 1 {
+            let from = &x[2 * strip.row(t) as usize..][..2 * LANES];
+            low.copy_from_slice(&from[..LANES]);
+            high.copy_from_slice(&from[LANES..]);
+            continue;
+        }
+        let steps = low.chunks_exact_mut(2).chain(high.chunks_exact_mut(2));
+        for (k, to) in steps.enumerate() {
+            if let Some(row) = strip.row_in_range(t + k as isize) {
+                let from = &x[row * 2 * heads + strip.head..];
+                (to[0], to[1]) = (from[0], from[heads]);
+            }
+        }
+    }
+    tile.transpose();
+}
+
+#[inline(always)]
+fn copy_lanes<T: Real>(to: &mut [T], from: &[T], lanes: usize) {
+    if lanes == LANES {
+        to[..LANES].copy_from_slice(&from[..LANES]);
     } else {
-        load(re, x, 2 * heads, 0, strip, t);
-        load(im, x, 2 * heads, heads, strip, t);
+        to[..lanes].copy_from_slice(&from[..lanes]);
     }
 }
 
-/// Writes a tile into `out`, which starts at the first row of the block; spoils the tile.
+/// Writes a tile into `out` `[rows, heads]`, which starts at the block's first row, `lane0` chunks before
+/// the strip's; spoils the tile.
 #[inline(always)]
 pub(super) fn store<T: Real>(
     out: &mut [T],
-    width: usize,
-    column: usize,
     strip: &Strip,
     lane0: usize,
     t: usize,
@@ -127,82 +209,77 @@ pub(super) fn store<T: Real>(
     if strip.lanes == 0 {
         return;
     }
-    let column = column + strip.head;
+    let heads = strip.dims.heads;
     if strip.by_head {
-        for k in 0..LANES {
-            let at = (t + k) * width + column;
-            if at >= out.len() {
-                return;
-            }
-            let to = &mut out[at..];
-            if strip.lanes == LANES {
-                to[..LANES].copy_from_slice(&tile[k * LANES..][..LANES]);
-            } else {
-                for l in 0..strip.lanes {
-                    to[l] = tile[k * LANES + l];
-                }
-            }
+        let rows = out.chunks_exact_mut(heads).skip(t);
+        for (to, from) in rows.zip(tile.0.chunks_exact(LANES)) {
+            copy_lanes(&mut to[strip.head..], from, strip.lanes);
         }
         return;
     }
-    transpose(tile);
+    transpose(&mut tile.0);
     for l in 0..strip.lanes {
-        let at = ((lane0 + l) * strip.chunk + t) * width;
-        let Some(out) = out.get_mut(at..) else { return };
-        if width == 1 && out.len() >= LANES {
-            out[..LANES].copy_from_slice(&tile[l * LANES..][..LANES]);
-        } else {
-            for (row, value) in out.chunks_exact_mut(width).zip(&tile[l * LANES..][..LANES]) {
-                row[column] = *value;
-            }
+        let row = (lane0 + l) * strip.chunk + t;
+        let Some(out) = out.get_mut(row * heads..) else {
+            return;
+        };
+        let lane = &tile.0[l * LANES..][..LANES];
+        if heads == 1 && out.len() >= LANES {
+            out[..LANES].copy_from_slice(lane);
+            continue;
+        }
+        for (to, from) in out.chunks_exact_mut(heads).zip(lane) {
+            to[strip.head] = *from;
         }
     }
 }
 
-/// As [`store`], into a complex tensor.
+/// As [`store`], into a complex tensor `[rows, 2 * heads]`.
 #[inline(always)]
 pub(super) fn store_complex<T: Real>(
     out: &mut [T],
     strip: &Strip,
     lane0: usize,
     t: usize,
-    re: &mut Tile<T>,
-    im: &mut Tile<T>,
+    tile: &mut ComplexTile<T>,
 ) {
+    if strip.lanes == 0 {
+        return;
+    }
     let heads = strip.dims.heads;
-    if heads == 1 && strip.whole(t as isize) {
-        transpose(re);
-        transpose(im);
-        for l in 0..LANES {
-            let to = &mut out[2 * ((lane0 + l) * strip.chunk + t)..][..2 * LANES];
-            for k in 0..LANES {
-                to[2 * k] = re[l * LANES + k];
-                to[2 * k + 1] = im[l * LANES + k];
-            }
+    if strip.by_head {
+        let from = tile.0.chunks_exact(2 * LANES);
+        for (to, from) in out.chunks_exact_mut(2 * heads).skip(t).zip(from) {
+            let (re, im) = to.split_at_mut(heads);
+            copy_lanes(&mut re[strip.head..], from, strip.lanes);
+            copy_lanes(&mut im[strip.head..], &from[LANES..], strip.lanes);
         }
-    } else {
-        store(out, 2 * heads, 0, strip, lane0, t, re);
-        store(out, 2 * heads, heads, strip, lane0, t, im);
+        return;
+    }
+    tile.transpose();
+    for l in 0..strip.lanes {
+        let row = (lane0 + l) * strip.chunk + t;
+        let Some(out) = out.get_mut(row * 2 * heads..) else {
+            return;
+        };
+        let [low, high] = tile.lane(l);
+        if heads == 1 && out.len() >= 2 * LANES {
+            out[..LANES].copy_from_slice(low);
+            out[LANES..2 * LANES].copy_from_slice(high);
+            continue;
+        }
+        let steps = low.chunks_exact(2).chain(high.chunks_exact(2));
+        for (to, from) in out.chunks_exact_mut(2 * heads).zip(steps) {
+            (to[strip.head], to[heads + strip.head]) = (from[0], from[1]);
+        }
     }
 }
 
 #[inline(always)]
 pub(super) fn load_coupling<T: Real>(tile: &mut Tile<T>, coupling: &[T], strip: &Strip, t: isize) {
     if coupling.len() > 1 {
-        load(tile, coupling, strip.dims.heads, 0, strip, t);
+        load(tile, coupling, strip, t);
     }
-}
-
-#[inline(always)]
-pub(super) fn row<T: Real>(tile: &Tile<T>, k: usize) -> Lanes<T> {
-    let mut lanes = [T::zero(); LANES];
-    lanes.copy_from_slice(&tile[k * LANES..][..LANES]);
-    lanes
-}
-
-#[inline(always)]
-pub(super) fn set_row<T: Real>(tile: &mut Tile<T>, k: usize, lanes: Lanes<T>) {
-    tile[k * LANES..][..LANES].copy_from_slice(&lanes);
 }
 
 /// Sets the lanes whose chunk has a row in `carry` `[batch, n_carried, 2 * heads]`.
