@@ -18,4 +18,5 @@ mod resolvent_diag;
 mod selective_scan;
 mod shaders;
 mod support;
+mod training;
 mod verify;
