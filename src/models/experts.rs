@@ -41,7 +41,7 @@ pub(super) struct Mixture {
 
 impl Experts {
     /// Router N(0, 0.02); experts Kaiming uniform, the second matrix divided by the root of the depth.
-    pub fn new(init: &mut Initialiser<'_>, shape: &ModelShape) -> Self {
+    pub(super) fn new(init: &mut Initialiser<'_>, shape: &ModelShape) -> Self {
         let (d_model, hidden) = (shape.d_model, shape.expert_hidden);
         let depth = (shape.n_layers as f64).sqrt();
         let router = Linear {
@@ -62,7 +62,7 @@ impl Experts {
     }
 
     /// Parameters of the router and of `n` experts.
-    pub fn n_parameters(shape: &ModelShape, n: usize) -> usize {
+    pub(super) fn n_parameters(shape: &ModelShape, n: usize) -> usize {
         let (d_model, hidden) = (shape.d_model, shape.expert_hidden);
         let router = d_model * shape.n_experts + shape.n_experts;
         router + n * (d_model * hidden + hidden + hidden * d_model + d_model)
@@ -72,7 +72,7 @@ impl Experts {
     ///
     /// # Errors
     /// A device that fails.
-    pub fn forward(&self, x: Tensor<2>) -> Result<Mixture> {
+    pub(super) fn forward(&self, x: Tensor<2>) -> Result<Mixture> {
         let [n_tokens, _] = x.dims();
         let n_experts = self.experts.len();
         let device = x.device();
