@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Progress;
+use super::{Progress, memory};
 use crate::config::{Budget, Config};
 use crate::data::{Batches, Dataset};
 use crate::eval::evaluate;
@@ -163,11 +163,15 @@ impl Run<'_> {
         let key = CellKey::new(self.config, data, model, parameters, seq_len, seed, n_steps);
         let id = key.id()?;
         progress.start_cell(&format!("{model} N={seq_len} seed {seed}"), n_steps);
-        let (outcome, metrics) = match self.train(shape, seq_len, seed, &id, writer, progress) {
-            Ok((outcome, metrics)) => (outcome, Some(metrics)),
-            // What a device cannot do is the cell's outcome; the run goes on.
-            Err(Error::Device { doing, reason }) => (device_outcome(&doing, &reason), None),
-            Err(error) => return Err(error),
+        let n_tokens = self.config.train.batch_size * seq_len;
+        let (outcome, metrics) = match memory::misfit(shape, n_tokens, self.hardware) {
+            Some(skipped) => (skipped, None),
+            None => match self.train(shape, seq_len, seed, &id, writer, progress) {
+                Ok((outcome, metrics)) => (outcome, Some(metrics)),
+                // What a device cannot do is the cell's outcome; the run goes on.
+                Err(Error::Device { doing, reason }) => (device_outcome(&doing, &reason), None),
+                Err(error) => return Err(error),
+            },
         };
         progress.finish_cell(&describe(&outcome, metrics.as_ref()));
         Ok(Cell {

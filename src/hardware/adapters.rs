@@ -272,6 +272,13 @@ pub struct Cpu {
     pub memory: Bytes,
 }
 
+/// Main memory that is free for use now.
+pub(super) fn main_memory_available() -> Bytes {
+    let memory = MemoryRefreshKind::nothing().with_ram();
+    let system = System::new_with_specifics(RefreshKind::nothing().with_memory(memory));
+    Bytes(system.available_memory())
+}
+
 impl Cpu {
     /// Describes this machine.
     pub fn detect() -> Self {

@@ -4,9 +4,10 @@ use burn::tensor::Device;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::adapters::{Adapter, Cpu, Found, found, instance, list};
+use super::adapters::{self, Adapter, Cpu, Found, found, instance, list};
 use super::choice::{DeviceChoice, Pick};
 use super::fingerprint::Fingerprint;
+use crate::units::Bytes;
 use crate::{Error, Result};
 
 /// An open device.
@@ -64,6 +65,13 @@ pub fn open(choice: &DeviceChoice, require_adapter: Option<&str>) -> Result<Hard
 }
 
 impl Hardware {
+    /// Main memory that is free, where that is what tensors live in (CPU backend, software adapter);
+    /// WebGPU does not tell how much memory a GPU has.
+    pub fn memory_available(&self) -> Option<Bytes> {
+        let in_main_memory = self.adapter.as_ref().is_none_or(Adapter::is_software);
+        in_main_memory.then(adapters::main_memory_available)
+    }
+
     /// Bytes that tensors hold on the device now; `None` on the CPU backend, which does not count them.
     pub fn memory_in_use(&self) -> Option<u64> {
         self.device

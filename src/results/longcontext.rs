@@ -29,8 +29,8 @@ pub struct LongContextMetrics {
     pub skipped_steps: u64,
     /// Held-out text under the last weights; absent where the cell did not complete.
     pub evaluation: Option<Evaluation>,
-    /// Cross-entropy of the held-out text under its own token frequencies, nats per token: what is reached
-    /// without any context.
+    /// Cross-entropy of the held-out text under the token frequencies of the training text (one added to
+    /// every count), nats per token: what is reached without any context.
     pub unigram_ce_nats: Finite,
     /// Wall-clock time of the training loop.
     pub train_seconds: Finite,

@@ -20,4 +20,4 @@ pub use longcontext::{Curves, Evaluation, LongContextMetrics};
 pub use record::{PROTOCOL_VERSION, Provenance, ResultsFile, RunRecord, SCHEMA_VERSION};
 pub use summary::Summary;
 pub use warning::Warning;
-pub use writer::{RunWriter, StepLine};
+pub use writer::{RunWriter, StepLine, temporary_in};

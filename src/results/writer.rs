@@ -109,9 +109,24 @@ pub(super) fn synced_json(
     value: &impl Serialize,
     dir: &Path,
 ) -> std::io::Result<tempfile::NamedTempFile> {
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    let mut file = temporary_in(dir)?;
     serde_json::to_writer_pretty(&mut file, value)?;
     file.write_all(b"\n")?;
     file.as_file().sync_all()?;
     Ok(file)
+}
+
+/// A temporary file in `dir`, to be renamed when it is whole, with the rights any new file has (those of
+/// temporary files are the owner's alone).
+///
+/// # Errors
+/// If it cannot be created.
+pub fn temporary_in(dir: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(dir)
 }

@@ -91,7 +91,7 @@ impl Drawing {
             .unwrap_or(Path::new("."));
         let write = || -> std::io::Result<()> {
             std::fs::create_dir_all(dir)?;
-            let mut file = tempfile::NamedTempFile::new_in(dir)?;
+            let mut file = crate::results::temporary_in(dir)?;
             file.write_all(&bytes)?;
             file.persist(path)?;
             Ok(())

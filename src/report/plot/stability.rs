@@ -149,7 +149,7 @@ fn of_record(record: &RunRecord, shown: &[usize], options: &Options) -> Figure {
         .collect();
     legend.extend(common_keys(&panels));
     if let Some(unigram) = unigram {
-        let label = format!("token frequencies of the held-out text ({unigram:.2})");
+        let label = format!("token frequencies alone, no context ({unigram:.2})");
         legend.push(Key {
             label,
             colour: NEUTRAL,
