@@ -3,6 +3,11 @@
 //! Here and below, channels are fastest in every tensor: `a` is `[d_state, d_inner]`, a state
 //! `[batch, d_state, d_inner]`.
 
+#![allow(
+    clippy::too_many_arguments,
+    reason = "the dispatch of burn takes tensors one by one"
+)]
+
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -27,7 +32,6 @@ pub(super) trait SelectiveScanBackend: Backend {
         softplus: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// Only a graph needs the cotangent of the final state.
     fn selective_scan_train(
         u: FloatTensor<Self>,
         delta_raw: FloatTensor<Self>,
@@ -35,9 +39,10 @@ pub(super) trait SelectiveScanBackend: Backend {
         b: FloatTensor<Self>,
         c: FloatTensor<Self>,
         h0: FloatTensor<Self>,
-        _d_h_last: FloatTensor<Self>,
+        d_h_last: FloatTensor<Self>,
         softplus: bool,
     ) -> FloatTensor<Self> {
+        drop(d_h_last); // enters the gradients alone
         Self::selective_scan_infer(u, delta_raw, a, b, c, h0, softplus).0
     }
 }
@@ -69,8 +74,15 @@ impl<B: SelectiveScanGradient, C: CheckpointStrategy> SelectiveScanBackend for A
         h0: FloatTensor<Self>,
         softplus: bool,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let [u, delta_raw, a, b, c, h0] = [u, delta_raw, a, b, c, h0].map(|t| t.into_primitive());
-        let (y, states) = B::selective_scan_infer(u, delta_raw, a, b, c, h0, softplus);
+        let (y, states) = B::selective_scan_infer(
+            u.into_primitive(),
+            delta_raw.into_primitive(),
+            a.into_primitive(),
+            b.into_primitive(),
+            c.into_primitive(),
+            h0.into_primitive(),
+            softplus,
+        );
         (
             FloatTensor::<Self>::new(y),
             FloatTensor::<Self>::new(states),
@@ -109,8 +121,21 @@ impl<B: SelectiveScanGradient, C: CheckpointStrategy> SelectiveScanBackend for A
             }
         }
 
-        let nodes = [&u, &delta_raw, &a, &b, &c, &h0].map(|t| t.node());
-        let inputs = [u, delta_raw, a, b, c].map(|t| t.into_primitive());
+        let nodes = [
+            u.node(),
+            delta_raw.node(),
+            a.node(),
+            b.node(),
+            c.node(),
+            h0.node(),
+        ];
+        let inputs = [
+            u.into_primitive(),
+            delta_raw.into_primitive(),
+            a.into_primitive(),
+            b.into_primitive(),
+            c.into_primitive(),
+        ];
         let [u, delta_raw, a, b, c] = inputs.clone();
         let h0 = h0.into_primitive();
         let (y, states) = B::selective_scan_infer(u, delta_raw, a, b, c, h0, softplus);
@@ -176,7 +201,7 @@ impl SelectiveScanGradient for Flex {
             let mut gradients = [u, delta_raw, a, b, c, &d_h_last]
                 .map(|like| FlexTensor::empty(like.shape(), T::DTYPE));
             let [u, delta_raw, a, b, c, h0] =
-                gradients.each_mut().map(|t| t.storage_mut::<T>());
+                gradients.each_mut().map(FlexTensor::storage_mut::<T>);
             cpu::backward(
                 dims,
                 slices(&inputs, saved.softplus),
@@ -202,7 +227,7 @@ fn dims([u, _, a, _, _]: &[FlexTensor; 5]) -> cpu::Dims {
 }
 
 fn slices<T: Real>(tensors: &[FlexTensor; 5], softplus: bool) -> cpu::Inputs<'_, T> {
-    let [u, delta_raw, a, b, c] = tensors.each_ref().map(|t| t.storage());
+    let [u, delta_raw, a, b, c] = tensors.each_ref().map(FlexTensor::storage);
     cpu::Inputs {
         u,
         delta_raw,

@@ -125,58 +125,59 @@ pub fn backward<T: Scalar>(
         d_inner,
         d_state,
     } = dims;
+    let Gradients {
+        u,
+        delta_raw,
+        a,
+        b,
+        c,
+        h0,
+    } = grads;
     let width = dims.task_width();
     // [batch, n_blocks, b or c, seq, d_state] and [batch, d_state, d_inner]: summed in a second pass.
     let per_block = seq * d_state;
     let per_sequence = 2 * dims.n_blocks() * per_block;
-    let mut d_bc = vec![T::zero(); batch * per_sequence];
-    let mut d_a = vec![T::zero(); batch * d_state * d_inner];
-    {
-        let d_u = columns(grads.u, seq, d_inner, width);
-        let d_delta_raw = columns(grads.delta_raw, seq, d_inner, width);
-        let d_h0 = columns(grads.h0, d_state, d_inner, width);
-        let d_a = columns(&mut d_a, d_state, d_inner, width);
-        let per_task = 2 * (width / BLOCK) * per_block;
-        let d_bc = d_bc
-            .chunks_mut(per_sequence)
-            .flat_map(|bc| bc.chunks_mut(per_task));
-        let outputs = d_u
-            .into_iter()
-            .zip(d_delta_raw)
-            .zip(d_h0)
-            .zip(d_a)
-            .zip(d_bc);
-        let outputs: Vec<_> = outputs
-            .map(|((((d_u, d_delta_raw), d_h0), d_a), d_bc)| TaskGradients {
-                d_u,
-                d_delta_raw,
-                d_h0,
-                d_a,
-                d_bc,
-            })
-            .collect();
-        outputs.into_par_iter().enumerate().for_each(|(i, out)| {
-            backward_task(
-                Task::new(dims, inputs, width, i),
-                states,
-                d_y,
-                d_h_last,
-                out,
-            );
-        });
-    }
-    let bc = grads
-        .b
-        .par_chunks_mut(per_block)
-        .zip(grads.c.par_chunks_mut(per_block));
-    bc.zip(d_bc.par_chunks_mut(per_sequence))
-        .for_each(|((d_b, d_c), parts)| {
+    let mut bc_parts = vec![T::zero(); batch * per_sequence];
+    let mut a_parts = vec![T::zero(); batch * d_state * d_inner];
+
+    let per_task = 2 * (width / BLOCK) * per_block;
+    let outputs: Vec<_> = (columns(u, seq, d_inner, width).into_iter())
+        .zip(columns(delta_raw, seq, d_inner, width))
+        .zip(columns(h0, d_state, d_inner, width))
+        .zip(columns(&mut a_parts, d_state, d_inner, width))
+        .zip(
+            bc_parts
+                .chunks_mut(per_sequence)
+                .flat_map(|bc| bc.chunks_mut(per_task)),
+        )
+        .map(|((((u, delta_raw), h0), a), bc)| TaskGradients {
+            u,
+            delta_raw,
+            h0,
+            a,
+            bc,
+        })
+        .collect();
+    outputs.into_par_iter().enumerate().for_each(|(i, out)| {
+        backward_task(
+            Task::new(dims, inputs, width, i),
+            states,
+            d_y,
+            d_h_last,
+            out,
+        );
+    });
+
+    (b.par_chunks_mut(per_block))
+        .zip(c.par_chunks_mut(per_block))
+        .zip(bc_parts.par_chunks_mut(per_sequence))
+        .for_each(|((b, c), parts)| {
             sum_rows(parts, 2 * per_block);
-            d_b.copy_from_slice(&parts[..per_block]);
-            d_c.copy_from_slice(&parts[per_block..2 * per_block]);
+            b.copy_from_slice(&parts[..per_block]);
+            c.copy_from_slice(&parts[per_block..2 * per_block]);
         });
-    sum_rows(&mut d_a, d_state * d_inner);
-    grads.a.copy_from_slice(&d_a[..d_state * d_inner]);
+    sum_rows(&mut a_parts, d_state * d_inner);
+    a.copy_from_slice(&a_parts[..d_state * d_inner]);
 }
 
 /// Cuts every `rows` rows of `d_inner` columns into pieces of `width` columns: per task, one piece of
@@ -209,12 +210,12 @@ struct Task<'a, T> {
 
 /// One piece of each row of the gradients.
 struct TaskGradients<'a, T> {
-    d_u: Vec<&'a mut [T]>,
-    d_delta_raw: Vec<&'a mut [T]>,
-    d_h0: Vec<&'a mut [T]>,
-    d_a: Vec<&'a mut [T]>,
+    u: Vec<&'a mut [T]>,
+    delta_raw: Vec<&'a mut [T]>,
+    h0: Vec<&'a mut [T]>,
+    a: Vec<&'a mut [T]>,
     /// `[blocks of the task, b or c, seq, d_state]`.
-    d_bc: &'a mut [T],
+    bc: &'a mut [T],
 }
 
 /// delta and delta * u of one chunk, `[groups, CHUNK]`.
@@ -266,7 +267,9 @@ impl<'a, T: Scalar> Task<'a, T> {
     #[inline(always)]
     fn exponents(&self) -> Vec<Lanes<T>> {
         let mut a = self.load_states(self.inputs.a, 0);
-        a.iter_mut().for_each(|a| *a = a.scale(T::LOG_BASE));
+        for a in &mut a {
+            *a = a.scale(T::LOG_BASE);
+        }
         a
     }
 
@@ -378,7 +381,7 @@ fn backward_task<T: Scalar>(
         let n_steps = CHUNK.min(seq - k * CHUNK);
         let first = task.sequence * seq + k * CHUNK;
         task.read_chunk(first, n_steps, &mut steps);
-        for (block, d_bc) in out.d_bc.chunks_mut(2 * seq * d_state).enumerate() {
+        for (block, d_bc) in out.bc.chunks_mut(2 * seq * d_state).enumerate() {
             d_b.fill(Lanes::zero());
             d_c.fill(Lanes::zero());
             let groups = block * BLOCK / LANES..task.groups.min((block + 1) * BLOCK / LANES);
@@ -430,8 +433,8 @@ fn backward_task<T: Scalar>(
                         let raw = task.load(task.inputs.delta_raw, first + i, group);
                         d_raw = d_raw.mul(lanes(|i| T::sigmoid(raw.0[i])));
                     }
-                    store(out.d_u[k * CHUNK + i], group, &d_x.mul(delta));
-                    store(out.d_delta_raw[k * CHUNK + i], group, &d_raw);
+                    store(out.u[k * CHUNK + i], group, &d_x.mul(delta));
+                    store(out.delta_raw[k * CHUNK + i], group, &d_raw);
                 }
                 // Chunk by chunk: a long running sum would lose the small terms.
                 let d_a = &mut d_a[group * d_state..][..d_state];
@@ -447,7 +450,7 @@ fn backward_task<T: Scalar>(
         }
     }
     for i in 0..task.groups * d_state {
-        store(out.d_a[i % d_state], i / d_state, &d_a[i]);
-        store(out.d_h0[i % d_state], i / d_state, &later[i].mul(d_h[i]));
+        store(out.a[i % d_state], i / d_state, &d_a[i]);
+        store(out.h0[i % d_state], i / d_state, &later[i].mul(d_h[i]));
     }
 }

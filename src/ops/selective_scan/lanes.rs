@@ -43,7 +43,7 @@ impl Scalar for f32 {
         let rest = y - (shifted - ROUND);
         let mut p = 1.535_342_6e-4_f32;
         p = p.mul_add(rest, 1.339_889_6e-3);
-        p = p.mul_add(rest, 9.618_437_3e-3);
+        p = p.mul_add(rest, 9.618_437e-3);
         p = p.mul_add(rest, 5.550_332_4e-2);
         p = p.mul_add(rest, 2.402_264_8e-1);
         p = p.mul_add(rest, 6.931_472_0e-1);
