@@ -127,8 +127,8 @@ impl Run<'_> {
     ) -> Result<RunRecord> {
         let mut record = RunRecord::new(
             self.config.clone(),
-            serde_json::to_value(&self.hardware.fingerprint).map_err(not_json)?,
-            serde_json::to_value(&self.dataset.manifest).map_err(not_json)?,
+            json(&self.hardware.fingerprint)?,
+            json(&self.dataset.manifest)?,
         )?;
         record.warnings = self.warnings_before();
         for warning in &record.warnings {
@@ -256,8 +256,9 @@ fn remove_checkpoint(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn not_json(error: serde_json::Error) -> Error {
-    Error::CheckFailed(format!("the record cannot be written: {error}"))
+fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value)
+        .map_err(|error| Error::CheckFailed(format!("the record cannot be written: {error}")))
 }
 
 fn metrics(
@@ -360,13 +361,10 @@ impl Run<'_> {
             warnings.push(Warning::RepeatedData { epochs });
         }
         let counts: Vec<ParameterCount> = grid.shapes.iter().map(ModelShape::parameters).collect();
-        let bases: [(&str, fn(&ParameterCount) -> usize); 2] = [
-            ("total", |count| count.total),
-            ("active", |count| count.active),
-        ];
-        for (basis, size) in bases {
-            let sizes = counts.iter().map(size);
-            if let (Some(min), Some(max)) = (sizes.clone().min(), sizes.max())
+        let total: Vec<usize> = counts.iter().map(|count| count.total).collect();
+        let active: Vec<usize> = counts.iter().map(|count| count.active).collect();
+        for (basis, sizes) in [("total", total), ("active", active)] {
+            if let (Some(&min), Some(&max)) = (sizes.iter().min(), sizes.iter().max())
                 && let Some(ratio) = Finite::new(max as f64 / min as f64)
                 && ratio.get() > UNEQUAL_RATIO
             {

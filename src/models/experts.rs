@@ -18,7 +18,7 @@ use crate::{Error, Result};
 #[derive(Module, Debug)]
 pub(super) struct Experts {
     router: Linear,
-    experts: Vec<Expert>,
+    networks: Vec<Expert>,
     #[module(skip)]
     top_k: usize,
 }
@@ -48,7 +48,7 @@ impl Experts {
             weight: init.normal([d_model, shape.n_experts], 0.02),
             bias: Some(init.constant([shape.n_experts], 0.0)),
         };
-        let experts = (0..shape.n_experts)
+        let networks = (0..shape.n_experts)
             .map(|_| Expert {
                 up: init.linear(d_model, hidden, true, 1.0),
                 down: init.linear(hidden, d_model, true, depth),
@@ -56,7 +56,7 @@ impl Experts {
             .collect();
         Self {
             router,
-            experts,
+            networks,
             top_k: shape.top_k,
         }
     }
@@ -74,7 +74,7 @@ impl Experts {
     /// A device that fails.
     pub(super) fn forward(&self, x: Tensor<2>) -> Result<Mixture> {
         let [n_tokens, _] = x.dims();
-        let n_experts = self.experts.len();
+        let n_experts = self.networks.len();
         let device = x.device();
         let probabilities = softmax(self.router.forward(x.clone()), 1);
         let on_host = read::floats(
@@ -86,7 +86,7 @@ impl Experts {
         let gathered = gather_rows(x, &plan.tokens)?;
         let mut outputs = Vec::with_capacity(n_experts);
         let mut first = 0;
-        for (expert, &rows) in self.experts.iter().zip(&plan.padded_rows) {
+        for (expert, &rows) in self.networks.iter().zip(&plan.padded_rows) {
             if rows > 0 {
                 let input = gathered.clone().narrow(0, first, rows);
                 outputs.push(expert.down.forward(relu(expert.up.forward(input))));

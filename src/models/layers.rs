@@ -71,7 +71,7 @@ impl<'a> Initialiser<'a> {
     }
 
     /// A linear layer with the usual weights: Kaiming uniform with a = sqrt(5), that is
-    /// U(-1/sqrt(d_input), 1/sqrt(d_input)), divided by `divisor`; the bias is 0.
+    /// `U(-1/sqrt(d_input), 1/sqrt(d_input))`, divided by `divisor`; the bias is 0.
     pub fn linear(&mut self, d_input: usize, d_output: usize, bias: bool, divisor: f64) -> Linear {
         let bound = (d_input as f64).sqrt().recip() / divisor;
         Linear {

@@ -49,6 +49,10 @@ impl BatchShape {
 
 /// What a block carries from one segment of a sequence to the next; as a cotangent, its gradient.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful a model, each a few tensor handles"
+)]
 pub enum BlockState {
     /// Last value of the causal resolvent, `[batch, 2 * heads]` (real parts, then imaginary parts).
     ResNetBk {

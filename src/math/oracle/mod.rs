@@ -25,8 +25,10 @@ pub trait Number:
     /// The number nearest to `x`.
     fn from_f64(x: f64) -> Self;
     /// e to the power of `self`.
+    #[must_use]
     fn exp(self) -> Self;
     /// Natural logarithm.
+    #[must_use]
     fn ln(self) -> Self;
 }
 
