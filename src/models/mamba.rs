@@ -116,6 +116,18 @@ impl SequenceBlock for MambaBlock {
                 "a mamba block was given another block's state".into(),
             ));
         };
+        let d_last = match sweep {
+            Sweep::Infer => None,
+            Sweep::Train {
+                d_last: BlockState::Mamba { conv, scan },
+            } => Some((conv.clone(), scan.clone())),
+            Sweep::Train { .. } => {
+                return Err(Error::CheckFailed(
+                    "a mamba block was given another block's cotangent".into(),
+                ));
+            }
+        };
+        let (d_conv_last, d_scan_last) = d_last.unzip();
         let [d_inner, d_state] = self.a_log.dims();
         let [dt_rank, _] = self.dt_proj.weight.dims();
 
@@ -124,21 +136,16 @@ impl SequenceBlock for MambaBlock {
         let z_gate = xz.narrow(1, d_inner, d_inner);
 
         let (conv_weight, conv_bias) = (self.conv_weight.val(), self.conv_bias.val());
-        let (u, conv) = match sweep {
-            Sweep::Infer => {
-                let (u, last) =
-                    causal_conv::infer(u, conv_weight, conv_bias, conv0, Activation::Silu)?;
+        let silu_conv = Activation::Silu;
+        let (u, conv) = match d_conv_last {
+            None => {
+                let (u, last) = causal_conv::infer(u, conv_weight, conv_bias, conv0, silu_conv)?;
                 (u, Some(last))
             }
-            Sweep::Train {
-                d_last: BlockState::Mamba { conv: d_last, .. },
-            } => {
-                let d_last = d_last.clone();
-                let u =
-                    causal_conv::train(u, conv_weight, conv_bias, conv0, d_last, Activation::Silu)?;
+            Some(d_last) => {
+                let u = causal_conv::train(u, conv_weight, conv_bias, conv0, d_last, silu_conv)?;
                 (u, None)
             }
-            Sweep::Train { .. } => return Err(wrong_cotangent()),
         };
 
         let selection = self.x_proj.forward(shape.fold(u.clone()));
@@ -153,15 +160,12 @@ impl SequenceBlock for MambaBlock {
             c: shape.unfold(selection.narrow(1, dt_rank + d_state, d_state)),
             softplus: true,
         };
-        let (y, scan) = match sweep {
-            Sweep::Infer => {
+        let (y, scan) = match d_scan_last {
+            None => {
                 let (y, last) = selective_scan::infer(inputs, scan0)?;
                 (y, Some(last))
             }
-            Sweep::Train {
-                d_last: BlockState::Mamba { scan: d_last, .. },
-            } => (selective_scan::train(inputs, scan0, d_last.clone())?, None),
-            Sweep::Train { .. } => return Err(wrong_cotangent()),
+            Some(d_last) => (selective_scan::train(inputs, scan0, d_last)?, None),
         };
 
         let y = shape.fold(y) + shape.fold(u) * self.d_skip.val().unsqueeze();
@@ -175,8 +179,4 @@ impl SequenceBlock for MambaBlock {
             load_balance: None,
         })
     }
-}
-
-fn wrong_cotangent() -> Error {
-    Error::CheckFailed("a mamba block was given another block's cotangent".into())
 }
