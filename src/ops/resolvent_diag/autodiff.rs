@@ -28,9 +28,10 @@ pub(super) trait ResolventDiagBackend: Backend {
         coupling: FloatTensor<Self>,
         shift: FloatTensor<Self>,
         g0: FloatTensor<Self>,
-        _d_g_last: FloatTensor<Self>,
+        d_g_last: FloatTensor<Self>,
         bounds: Bounds,
     ) -> FloatTensor<Self> {
+        drop(d_g_last); // enters the gradients alone
         Self::resolvent_diag_infer(diag, coupling, shift, g0, bounds)
     }
 }
@@ -60,7 +61,8 @@ impl<B: ResolventDiagGradient, C: CheckpointStrategy> ResolventDiagBackend for A
         g0: FloatTensor<Self>,
         bounds: Bounds,
     ) -> FloatTensor<Self> {
-        let [diag, coupling, shift, g0] = [diag, coupling, shift, g0].map(|t| t.into_primitive());
+        let [diag, coupling, shift, g0] =
+            [diag, coupling, shift, g0].map(FloatTensor::<Self>::into_primitive);
         FloatTensor::<Self>::new(B::resolvent_diag_infer(diag, coupling, shift, g0, bounds))
     }
 
@@ -94,9 +96,9 @@ impl<B: ResolventDiagGradient, C: CheckpointStrategy> ResolventDiagBackend for A
             }
         }
 
-        let nodes = [&diag, &coupling, &shift, &g0].map(|t| t.node());
+        let nodes = [&diag, &coupling, &shift, &g0].map(FloatTensor::<Self>::node);
         let [diag, coupling, shift, g0, d_g_last] =
-            [diag, coupling, shift, g0, d_g_last].map(|t| t.into_primitive());
+            [diag, coupling, shift, g0, d_g_last].map(FloatTensor::<Self>::into_primitive);
         let g = B::resolvent_diag_infer(diag, coupling.clone(), shift, g0.clone(), bounds);
         match ResolventDiagBackward
             .prepare::<C>(nodes)
@@ -129,7 +131,7 @@ impl ResolventDiagBackend for Flex {
         let tensors = [diag, coupling, shift, g0].map(|t| t.to_contiguous());
         let [batch, seq, heads] = tensors[0].shape().dims();
         with_real!(tensors[0], T => {
-            let [diag, coupling, shift, g0] = tensors.each_ref().map(|t| t.storage::<T>());
+            let [diag, coupling, shift, g0] = tensors.each_ref().map(FlexTensor::storage::<T>);
             let dims = cpu::Dims { batch, seq, heads };
             let plan = plan::<T>(bounds, seq);
             let inputs = cpu::Inputs { dims, plan, diag, coupling, shift, g0 };
@@ -151,7 +153,7 @@ impl ResolventDiagGradient for Flex {
         let [batch, seq, width] = tensors[2].shape().dims();
         let heads = width / 2;
         with_real!(tensors[2], T => {
-            let [coupling, g0, g, d_g, d_g_last] = tensors.each_ref().map(|t| t.storage::<T>());
+            let [coupling, g0, g, d_g, d_g_last] = tensors.each_ref().map(FlexTensor::storage::<T>);
             let dims = cpu::Dims { batch, seq, heads };
             let plan = plan::<T>(bounds, seq);
             let saved = cpu::Saved { dims, plan, coupling, g0, g, d_g, d_g_last };
@@ -163,7 +165,7 @@ impl ResolventDiagGradient for Flex {
             ];
             let mut gradients = shapes.map(|shape| FlexTensor::empty(shape, T::DTYPE));
             let [d_diag, d_coupling, d_shift, d_g0] =
-                gradients.each_mut().map(|t| t.storage_mut::<T>());
+                gradients.each_mut().map(FlexTensor::storage_mut::<T>);
             // One constant has no gradient.
             let d_coupling = if coupling.len() == d_diag.len() { d_coupling } else { &mut [] };
             cpu::backward(&saved, cpu::Gradients { d_diag, d_coupling, d_shift, d_g0 });

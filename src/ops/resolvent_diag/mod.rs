@@ -34,6 +34,10 @@ const P_MAX: f32 = 4.0;
 /// Products of the off-diagonal entries, `coupling[i] = upper[i-1] * lower[i-1]` between rows i-1 and i.
 /// Element 0 couples row 0 to the carried state. None may be negative.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a call; a box would be in every caller's way"
+)]
 pub enum Coupling {
     /// One value everywhere, without a gradient and without the memory traffic.
     Constant(f32),

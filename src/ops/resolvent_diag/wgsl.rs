@@ -27,27 +27,26 @@ impl ResolventDiagBackend for CubeBackend {
         let plan = plan(bounds, seq);
         let n_chunks = plan.n_chunks(seq);
 
-        let (carry, n_carried) = match plan.warm_up {
-            Some(_) => (g0, 1),
-            None => {
-                let maps = empty(&diag, [batch, n_chunks, heads, 8], diag.dtype);
-                launch(
-                    &catalog::RESOLVENT_DIAG_FWD_REDUCE,
-                    spec.clone(),
-                    workgroups_for(batch * n_chunks * heads, WG_SIZE),
-                    &[&diag, &coupling, &shift, &maps],
-                    &[batch, seq, heads, plan.chunk].map(|n| n as u32),
-                );
-                let carry = empty(&diag, [batch, n_chunks, 2 * heads], diag.dtype);
-                launch(
-                    &catalog::RESOLVENT_DIAG_FWD_SPINE,
-                    self::spec(),
-                    workgroups_for(batch * heads, WG_SIZE),
-                    &[&maps, &g0, &carry],
-                    &[batch, n_chunks, heads].map(|n| n as u32),
-                );
-                (carry, n_chunks)
-            }
+        let (carry, n_carried) = if plan.warm_up.is_some() {
+            (g0, 1)
+        } else {
+            let maps = empty(&diag, [batch, n_chunks, heads, 8], diag.dtype);
+            launch(
+                &catalog::RESOLVENT_DIAG_FWD_REDUCE,
+                spec.clone(),
+                workgroups_for(batch * n_chunks * heads, WG_SIZE),
+                &[&diag, &coupling, &shift, &maps],
+                &[batch, seq, heads, plan.chunk].map(|n| n as u32),
+            );
+            let carry = empty(&diag, [batch, n_chunks, 2 * heads], diag.dtype);
+            launch(
+                &catalog::RESOLVENT_DIAG_FWD_SPINE,
+                self::spec(),
+                workgroups_for(batch * heads, WG_SIZE),
+                &[&maps, &g0, &carry],
+                &[batch, n_chunks, heads].map(|n| n as u32),
+            );
+            (carry, n_chunks)
         };
         let g = empty(&diag, [batch, seq, 2 * heads], diag.dtype);
         let (kernel, columns) = match heads % 4 {
@@ -86,30 +85,27 @@ impl ResolventDiagGradient for CubeBackend {
         let sizes = [batch, seq, heads, plan.chunk].map(|n| n as u32);
         let workgroups = workgroups_for(batch * n_chunks * heads, WG_SIZE);
 
-        let ends = match plan.warm_up {
-            Some(_) => {
-                let row = |t: &CubeTensor| Self::float_reshape(t.clone(), [batch, 1, width].into());
-                Self::float_cat(vec![row(&g0), row(&d_g_last)], 1)
-            }
-            None => {
-                let maps = empty(&g, [batch, n_chunks, heads, 4], g.dtype);
-                launch(
-                    &catalog::RESOLVENT_DIAG_BWD_REDUCE,
-                    spec.clone(),
-                    workgroups,
-                    &[&coupling, &g, &d_g, &maps],
-                    &sizes,
-                );
-                let ends = empty(&g, [batch, 1 + n_chunks, width], g.dtype);
-                launch(
-                    &catalog::RESOLVENT_DIAG_BWD_SPINE,
-                    self::spec(),
-                    workgroups_for(batch * heads, WG_SIZE),
-                    &[&maps, &g0, &d_g_last, &ends],
-                    &[batch, n_chunks, heads].map(|n| n as u32),
-                );
-                ends
-            }
+        let ends = if plan.warm_up.is_some() {
+            let row = |t: &CubeTensor| Self::float_reshape(t.clone(), [batch, 1, width].into());
+            Self::float_cat(vec![row(&g0), row(&d_g_last)], 1)
+        } else {
+            let maps = empty(&g, [batch, n_chunks, heads, 4], g.dtype);
+            launch(
+                &catalog::RESOLVENT_DIAG_BWD_REDUCE,
+                spec.clone(),
+                workgroups,
+                &[&coupling, &g, &d_g, &maps],
+                &sizes,
+            );
+            let ends = empty(&g, [batch, 1 + n_chunks, width], g.dtype);
+            launch(
+                &catalog::RESOLVENT_DIAG_BWD_SPINE,
+                self::spec(),
+                workgroups_for(batch * heads, WG_SIZE),
+                &[&maps, &g0, &d_g_last, &ends],
+                &[batch, n_chunks, heads].map(|n| n as u32),
+            );
+            ends
         };
         let d_diag = empty(&g, [batch, seq, heads], g.dtype);
         let d_coupling = empty(&g, coupling.shape(), g.dtype);

@@ -230,27 +230,32 @@ fn carry_backward<T: Real>(saved: &Saved<'_, T>, blocks: &Blocks) -> Vec<T> {
 
 /// Fills all of `out`; sums over chunks and batch in a fixed order.
 pub fn backward<T: Real>(saved: &Saved<'_, T>, out: Gradients<'_, T>) {
+    let Gradients {
+        d_diag,
+        d_coupling,
+        d_shift,
+        d_g0,
+    } = out;
     let blocks = Blocks::new(saved.dims, saved.plan);
     let Dims { batch, seq, heads } = saved.dims;
     let (n_chunks, rows) = (blocks.n_chunks(), blocks.chunks() * saved.plan.chunk);
     let carried;
-    let (warm_up, carry) = match saved.plan.warm_up {
-        Some(warm_up) => (warm_up, &[][..]),
-        None => {
-            carried = carry_backward(saved, &blocks);
-            (0, carried.as_slice())
-        }
+    let (warm_up, carry) = if let Some(warm_up) = saved.plan.warm_up {
+        (warm_up, &[][..])
+    } else {
+        carried = carry_backward(saved, &blocks);
+        (0, carried.as_slice())
     };
     let mut sums = vec![T::zero(); batch * n_chunks * 2 * heads];
     let mut left = vec![T::zero(); batch * blocks.count() * 2 * heads];
-    let coupling: Vec<&mut [T]> = match out.d_coupling.len() {
+    let coupling: Vec<&mut [T]> = match d_coupling.len() {
         0 => (0..batch * blocks.count())
             .map(|_| <&mut [T]>::default())
             .collect(),
-        _ => blocks.split(out.d_coupling, seq, rows),
+        _ => blocks.split(d_coupling, seq, rows),
     };
     let mut tasks: Vec<_> = blocks
-        .split(out.d_diag, seq, rows)
+        .split(d_diag, seq, rows)
         .into_iter()
         .zip(coupling)
         .zip(blocks.split(&mut sums, n_chunks, blocks.chunks()))
@@ -266,8 +271,8 @@ pub fn backward<T: Real>(saved: &Saved<'_, T>, out: Gradients<'_, T>) {
         backward_block(saved, &blocks.strips(i), warm_up, carry, out);
     });
     sum_rows(&mut sums, 2 * heads);
-    out.d_shift.copy_from_slice(&sums[..2 * heads]);
-    for (b, d_g0) in out.d_g0.chunks_mut(2 * heads).enumerate() {
+    d_shift.copy_from_slice(&sums[..2 * heads]);
+    for (b, d_g0) in d_g0.chunks_mut(2 * heads).enumerate() {
         d_g0.copy_from_slice(&left[b * blocks.count() * 2 * heads..][..2 * heads]);
     }
 }

@@ -186,12 +186,11 @@ fn carry_forward<T: Scale>(input: &Inputs<'_, T>, blocks: &Blocks) -> Vec<T> {
 pub fn forward<T: Scale>(input: &Inputs<'_, T>, out: &mut [T]) {
     let blocks = Blocks::new(input.dims, input.plan);
     let carried;
-    let (warm_up, carry) = match input.plan.warm_up {
-        Some(warm_up) => (warm_up, input.g0),
-        None => {
-            carried = carry_forward(input, &blocks);
-            (0, carried.as_slice())
-        }
+    let (warm_up, carry) = if let Some(warm_up) = input.plan.warm_up {
+        (warm_up, input.g0)
+    } else {
+        carried = carry_forward(input, &blocks);
+        (0, carried.as_slice())
     };
     let parts = blocks.split(out, input.dims.seq, blocks.chunks() * input.plan.chunk);
     parts.into_par_iter().enumerate().for_each(|(i, out)| {

@@ -16,6 +16,7 @@ pub(super) struct Complex<X> {
 /// A float whose exponent can be taken off exactly.
 pub trait Scale: Real {
     /// The power of two `s` with `1 <= s * self < 2`, for a positive normal number below the last binade.
+    #[must_use]
     fn inverse_power_of_two(self) -> Self;
 }
 
@@ -60,7 +61,7 @@ pub(super) fn map3<T: Real>(
 /// `a b + c`, rounded once.
 #[inline(always)]
 pub(super) fn mul_add<T: Real>(a: Lanes<T>, b: Lanes<T>, c: Lanes<T>) -> Lanes<T> {
-    map3(a, b, c, |a, b, c| a.mul_add(b, c))
+    map3(a, b, c, T::mul_add)
 }
 
 /// `c - a b`, rounded once.

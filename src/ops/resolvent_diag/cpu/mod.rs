@@ -5,6 +5,15 @@
 //! sixteen steps by sixteen lanes; where lanes are chunks a tile is transposed on its way in and out.
 //! Shapes are as in the public functions, slices row-major.
 
+#![allow(
+    clippy::inline_always,
+    reason = "a function that is not inlined is not compiled for the vector level of its caller"
+)]
+#![allow(
+    clippy::cast_possible_wrap,
+    reason = "rows count from a chunk's start, and a warm-up lies before it"
+)]
+
 mod backward;
 mod forward;
 mod lanes;

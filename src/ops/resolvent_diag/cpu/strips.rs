@@ -91,11 +91,13 @@ impl Blocks {
         let (batch, block) = (index / self.count(), index % self.count());
         let first = block * self.chunks();
         let strip = |first: usize, head: usize| {
-            let (left, by_head) = match self.by_head {
-                true => (self.dims.heads.saturating_sub(head), true),
-                false => (self.n_chunks().saturating_sub(first), false),
+            let left = if self.by_head {
+                self.dims.heads.saturating_sub(head)
+            } else {
+                self.n_chunks().saturating_sub(first)
             };
-            let (dims, chunk, lanes) = (self.dims, self.plan.chunk, left.min(LANES));
+            let (dims, chunk, by_head) = (self.dims, self.plan.chunk, self.by_head);
+            let lanes = left.min(LANES);
             Strip {
                 dims,
                 chunk,
