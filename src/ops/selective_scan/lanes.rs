@@ -46,7 +46,7 @@ impl Scalar for f32 {
         p = p.mul_add(rest, 9.618_437e-3);
         p = p.mul_add(rest, 5.550_332_4e-2);
         p = p.mul_add(rest, 2.402_264_8e-1);
-        p = p.mul_add(rest, 6.931_472_0e-1);
+        p = p.mul_add(rest, 6.931_472e-1);
         p = p.mul_add(rest, 1.0);
         p * Self::from_bits(shifted.to_bits() << 23)
     }
@@ -59,7 +59,7 @@ impl Scalar for f32 {
         let s = w / (2.0 + w);
         let t = s * s;
         let mut p = 1.408_916_8e-1_f32;
-        p = p.mul_add(t, 1.398_030_1e-1);
+        p = p.mul_add(t, 1.398_03e-1);
         p = p.mul_add(t, 2.001_245_5e-1);
         p = p.mul_add(t, 3.333_315_7e-1);
         p = p.mul_add(t, 1.0);
