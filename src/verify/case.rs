@@ -253,6 +253,15 @@ impl<'a> Case<'a> {
 }
 
 impl Precision {
+    /// The precisions in which an operation is checked.
+    pub(super) fn on(has_f64: bool) -> &'static [Self] {
+        if has_f64 {
+            &[Self::F32, Self::F64]
+        } else {
+            &[Self::F32]
+        }
+    }
+
     pub(super) fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,

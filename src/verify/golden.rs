@@ -77,7 +77,7 @@ pub(super) fn in_folder(folder: &Path) -> Result<Vec<VectorFile>> {
 
     let mut files = Vec::new();
     let mut claimed = Vec::new();
-    for name in names.iter().filter(|name| name.ends_with(".json")) {
+    for name in names.iter().filter(|name| has_extension(name, "json")) {
         files.push(match read(name) {
             Ok(manifest) => VectorFile::new(name, &manifest, |tensors| {
                 claimed.push(tensors.to_owned());
@@ -93,12 +93,18 @@ pub(super) fn in_folder(folder: &Path) -> Result<Vec<VectorFile>> {
         return Err(bad("holds no manifest".to_owned()));
     }
     for name in names {
-        if name.ends_with(".safetensors") && !claimed.contains(&name) {
+        if has_extension(&name, "safetensors") && !claimed.contains(&name) {
             let content = Err(bad(format!("no manifest names {name}")));
             files.push(VectorFile { name, content });
         }
     }
     Ok(files)
+}
+
+fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name)
+        .extension()
+        .is_some_and(|it| it == extension)
 }
 
 impl VectorFile {
@@ -151,11 +157,7 @@ impl VectorFile {
                 ));
                 continue;
             };
-            let precisions: &[Precision] = match operation.has_f64 && on_cpu {
-                true => &[Precision::F32, Precision::F64],
-                false => &[Precision::F32],
-            };
-            for &precision in precisions {
+            for &precision in Precision::on(on_cpu && operation.has_f64) {
                 let mut case = Case::new(&self.name, &header, &content.tensors, device, precision);
                 // A tensor that does not fit makes burn panic.
                 let outcome = catch_unwind(AssertUnwindSafe(|| (operation.run)(&mut case)));

@@ -108,9 +108,10 @@ pub(super) fn causal_conv(case: &mut Case<'_>) -> Result<()> {
     let bias = has.has_bias.then(|| case.leaf::<1>("bias")).transpose()?;
     let bias_or_0 = bias.clone().unwrap_or_else(|| case.zeros([channels]));
     let zero = case.zeros([batch, weight.dims()[1].saturating_sub(1), channels]);
-    let activation = match has.silu {
-        true => Activation::Silu,
-        false => Activation::Identity,
+    let activation = if has.silu {
+        Activation::Silu
+    } else {
+        Activation::Identity
     };
 
     let (w, b) = (weight.clone(), bias_or_0.clone());

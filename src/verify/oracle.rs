@@ -47,12 +47,8 @@ const SEQ_LENS: [usize; 5] = [1, 31, 129, 1021, 2051];
 
 /// Runs all checks on `device`, on the CPU also in `f64`.
 pub(super) fn check(device: &Device, on_cpu: bool) -> Vec<CaseReport> {
-    let precisions: &[Precision] = match on_cpu {
-        true => &[Precision::F32, Precision::F64],
-        false => &[Precision::F32],
-    };
     let mut reports = Vec::new();
-    for &precision in precisions {
+    for &precision in Precision::on(on_cpu) {
         let mut run = |case: String, check: &dyn Fn(&mut Problem) -> Result<()>| {
             let mut problem = Problem::new(device, precision);
             let outcome = catch_unwind(AssertUnwindSafe(|| check(&mut problem)));
@@ -185,9 +181,10 @@ impl Problem {
 fn resolvent(p: &mut Problem, batch: usize, seq: usize, heads: usize, varying: bool) -> Result<()> {
     let n = batch * seq * heads;
     let diag = p.normal(n, 2.0);
-    let coupling = match varying {
-        true => p.drawn(n, 1.0, f64::abs),
-        false => vec![1.0; n],
+    let coupling = if varying {
+        p.drawn(n, 1.0, f64::abs)
+    } else {
+        vec![1.0; n]
     };
     // Im z around the 1 of the models; g0 as an earlier segment would leave it.
     let mut shift = p.normal(heads, 0.25);
@@ -215,9 +212,12 @@ fn resolvent(p: &mut Problem, batch: usize, seq: usize, heads: usize, varying: b
     let (shift, g0) = (p.leaf(&shift, [2, heads]), p.leaf(&g0, [batch, 2 * heads]));
     let d_last = p.leaf(&d_last, [batch, 2 * heads]).detach();
     let d_g = p.leaf(&d_g, [batch, seq, 2 * heads]).detach();
-    let kind = || match varying {
-        true => Coupling::Varying(coupling.clone()),
-        false => Coupling::Constant(1.0),
+    let kind = || {
+        if varying {
+            Coupling::Varying(coupling.clone())
+        } else {
+            Coupling::Constant(1.0)
+        }
     };
     let (d, z, s) = (diag.clone(), shift.clone(), g0.clone());
     let (inferred, last) = resolvent_diag::infer(d.clone(), kind(), z.clone(), s.clone(), 1.0)?;

@@ -22,7 +22,7 @@ fn config(d_model: usize, n_layers: usize) -> ModelConfig {
 }
 
 fn shapes(d_model: usize, n_layers: usize) -> Vec<ModelShape> {
-    matched_shapes(&Architecture::ALL, &config(d_model, n_layers), VOCAB).unwrap()
+    matched_shapes(&Architecture::ALL, &config(d_model, n_layers), VOCAB).expect("sizes that match")
 }
 
 fn small(architecture: Architecture) -> ModelShape {
@@ -39,7 +39,7 @@ fn tokens(n: usize) -> Vec<u32> {
 /// `[tokens, vocab]` scores of whole sequences.
 fn logits(model: &LanguageModel, tokens: &[u32], shape: BatchShape) -> Vec<Vec<f64>> {
     let states = model.initial_states(shape.batch);
-    let hidden = model.infer(tokens, shape, states).unwrap();
+    let hidden = model.infer(tokens, shape, states).expect("a forward pass");
     let values = support::values(model.logits(hidden.x));
     values
         .chunks(values.len() / tokens.len())
@@ -222,7 +222,7 @@ fn the_control_is_resnetbk_without_the_mixing() {
         weights::load(model, |name, _| {
             let weight = values.next().unwrap();
             assert_eq!(weight.name, name);
-            let is_scale = name.ends_with(".scale");
+            let is_scale = name.rsplit('.').next() == Some("scale");
             Ok(if is_scale { vec![0.0] } else { weight.values })
         })
         .unwrap()

@@ -9,7 +9,7 @@ use bkbench::verify::{Report, Safetensors, verify};
 use serde_json::{Value, json};
 
 fn cpu() -> Hardware {
-    open(&DeviceChoice::Cpu, None).unwrap()
+    open(&DeviceChoice::Cpu, None).expect("the CPU")
 }
 
 fn devices() -> [Hardware; 2] {
@@ -28,28 +28,29 @@ fn committed() -> PathBuf {
 /// A folder with a copy of the committed vectors of `name`, changed by `change`.
 fn changed(name: &str, change: impl FnOnce(&mut Value, &mut Vec<u8>)) -> tempfile::TempDir {
     let [manifest, tensors] = ["json", "safetensors"].map(|kind| format!("{name}.{kind}"));
-    let text = fs::read(committed().join(&manifest)).unwrap();
-    let mut content: Value = serde_json::from_slice(&text).unwrap();
-    let mut bytes = fs::read(committed().join(&tensors)).unwrap();
+    let text = fs::read(committed().join(&manifest)).expect("the manifest");
+    let mut content: Value = serde_json::from_slice(&text).expect("a JSON manifest");
+    let mut bytes = fs::read(committed().join(&tensors)).expect("the tensors");
     change(&mut content, &mut bytes);
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join(manifest), content.to_string()).unwrap();
-    fs::write(folder.path().join(tensors), bytes).unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join(manifest), content.to_string()).expect("a written manifest");
+    fs::write(folder.path().join(tensors), bytes).expect("written tensors");
     folder
 }
 
 /// What fails in `folder` on the CPU.
 fn failures(folder: &tempfile::TempDir) -> Vec<String> {
-    verify(Some(folder.path()), &cpu()).unwrap().failures()
+    let report = verify(Some(folder.path()), &cpu()).expect("a folder of vectors");
+    report.failures()
 }
 
 /// Where the `f64` values of `tensor` lie in the file.
 fn place(bytes: &[u8], tensor: &str) -> std::ops::Range<usize> {
-    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let entries: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
+    let entries: Value = serde_json::from_slice(&bytes[8..header]).expect("a JSON header");
     let entry = &entries[tensor];
     assert_eq!(entry["dtype"], "F64", "{tensor}");
-    let offset = |i: usize| header + entry["data_offsets"][i].as_u64().unwrap() as usize;
+    let offset = |i: usize| header + entry["data_offsets"][i].as_u64().expect("an offset") as usize;
     offset(0)..offset(1)
 }
 
@@ -136,7 +137,7 @@ fn what_cannot_be_read_or_is_not_known_fails_by_name() {
     let case = "conv02_B2D5L64K4";
     let change_case = |change: fn(&mut Value)| {
         changed("mamba_conv", |manifest, _| {
-            change(&mut manifest["cases"][2])
+            change(&mut manifest["cases"][2]);
         })
     };
     for (folder, part) in [
@@ -187,7 +188,7 @@ fn what_cannot_be_read_or_is_not_known_fails_by_name() {
         "{lines:?}"
     );
     let bare = changed("mamba_conv", |manifest, _| {
-        *manifest = json!({"file": "none"})
+        *manifest = json!({"file": "none"});
     });
     assert!(failures(&bare)[0].contains("is no manifest"));
 }
@@ -244,7 +245,7 @@ fn the_command_prints_one_document_and_its_exit_code_tells() {
     assert_eq!(document["failures"], json!([]));
 
     let wrong = changed("mamba_conv", |manifest, _| {
-        manifest["cases"][0]["op"] = json!("fourier")
+        manifest["cases"][0]["op"] = json!("fourier");
     });
     let (code, stdout) = run(wrong.path());
     let document: Value = serde_json::from_slice(&stdout).unwrap();
