@@ -34,7 +34,7 @@ pub struct LongContextMetrics {
     pub unigram_ce_nats: Finite,
     /// Wall-clock time of the training loop.
     pub train_seconds: Finite,
-    /// Training tokens per second of that time.
+    /// Training tokens per second of the steps, data included, checkpoints and the first three steps left out.
     pub tokens_per_second: Option<Finite>,
     /// Highest number of bytes in use at a sync point, where it was measured.
     pub peak_memory_bytes: Option<Bytes>,

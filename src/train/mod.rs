@@ -84,7 +84,8 @@ pub struct Trained {
     pub skipped_steps: u64,
     /// Wall-clock time of the loop.
     pub seconds: f64,
-    /// Training tokens a second, the first three steps left out; absent in shorter runs.
+    /// Training tokens a second of the steps, data included, checkpoints and the first three steps left
+    /// out; absent in shorter runs.
     pub tokens_per_second: Option<f64>,
     /// Highest number of bytes in use after a step, where the backend tells.
     pub peak_memory_bytes: Option<u64>,
@@ -105,20 +106,19 @@ pub fn train(training: &Training<'_>, on_step: &mut dyn FnMut(Step)) -> Result<T
     let mut data_order = Sha256::new();
     let began = Instant::now();
     let mut last_checkpoint = began;
-    let mut timed: Option<(Instant, u64)> = None;
+    let (mut timed_seconds, mut timed_tokens) = (0.0, 0);
 
     for index in 0..training.n_steps {
-        if index == UNTIMED_STEPS {
-            timed = Some((Instant::now(), 0));
-        }
+        let step_began = Instant::now();
         let batch = training.batches.batch(index);
         data_order.update(bytemuck::cast_slice::<u32, u8>(&batch.inputs));
         let step = trainer.step(index, &batch)?;
+        if index >= UNTIMED_STEPS {
+            timed_seconds += step_began.elapsed().as_secs_f64();
+            timed_tokens += step.n_tokens;
+        }
         curves.push(step.loss_nats, step.gradient_norm);
         on_step(step);
-        if let Some((_, n_tokens)) = &mut timed {
-            *n_tokens += step.n_tokens;
-        }
         let in_use = training
             .device
             .memory_pool_usage()
@@ -156,7 +156,7 @@ pub fn train(training: &Training<'_>, on_step: &mut dyn FnMut(Step)) -> Result<T
         curves,
         skipped_steps,
         seconds: began.elapsed().as_secs_f64(),
-        tokens_per_second: timed.map(|(since, n)| n as f64 / since.elapsed().as_secs_f64()),
+        tokens_per_second: (timed_tokens > 0).then(|| timed_tokens as f64 / timed_seconds),
         peak_memory_bytes,
         data_order_sha256: format!("{:x}", data_order.finalize()),
     })
