@@ -15,6 +15,7 @@ mod plain;
 mod plots;
 mod resolvent_diag;
 mod results;
+mod run;
 mod selective_scan;
 mod shaders;
 mod support;

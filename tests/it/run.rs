@@ -1,0 +1,122 @@
+//! `bkbench run` from the command line to the files it leaves.
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use bkbench::results::{Cell, Outcome, RunRecord};
+use sha2::{Digest, Sha256};
+
+const TEXT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/data/pride_and_prejudice.txt"
+);
+
+const TINY: &str = "
+[model]
+d_model = 16
+n_layers = 1
+[data]
+tokenizer = \"bytes\"
+[train]
+batch_size = 2
+";
+
+fn bkbench(dir: &Path, line: &str) -> String {
+    std::fs::write(dir.join("tiny.toml"), TINY).unwrap();
+    let mut command = Command::cargo_bin("bkbench").unwrap();
+    command
+        .current_dir(dir)
+        .env("BKBENCH_CACHE", dir.join("cache"))
+        .args(line.split_whitespace());
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs the tiny comparison once more; returns the folder it made.
+fn run(dir: &Path, flags: &str) -> PathBuf {
+    let stdout = bkbench(
+        dir,
+        &format!(
+            "run --config tiny.toml --text {TEXT} --steps 4 --num_seeds 2 --seq_lengths 32 64 \
+             --device cpu --quiet {flags}"
+        ),
+    );
+    let folder = stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("results: "))
+        .unwrap_or_else(|| panic!("no folder named in {stdout}"));
+    dir.join(folder)
+}
+
+fn of<'a>(record: &'a RunRecord, model: &str, seq_len: usize, seed: u64) -> &'a Cell {
+    let is_it = |cell: &&Cell| cell.model == model && cell.seq_len == seq_len && cell.seed == seed;
+    record.cells.iter().find(is_it).unwrap()
+}
+
+#[test]
+fn a_run_records_every_cell_and_a_rerun_gives_the_same_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = run(dir.path(), "--output guide.json");
+    let first = RunRecord::load(&folder).unwrap();
+    assert_eq!(first.cells.len(), 2 * 2 * 2, "models x lengths x seeds");
+    for cell in &first.cells {
+        assert_eq!(cell.outcome, Outcome::Completed, "{cell:?}");
+        let metrics = cell.metrics.as_ref().unwrap();
+        assert_eq!(metrics.curves.loss_nats.len(), 4, "one loss a step");
+        let evaluation = metrics.evaluation.as_ref().unwrap();
+        assert_eq!(evaluation.window, cell.seq_len);
+        // every token of the held-out text but the first
+        let n_eval = first.data["eval"]["n_tokens"].as_u64().unwrap();
+        assert_eq!(evaluation.n_tokens, n_eval - 1);
+    }
+    let order = |cell: &Cell| cell.metrics.as_ref().unwrap().data_order_sha256.clone();
+    let resnetbk = of(&first, "resnetbk", 64, 42);
+    assert_eq!(
+        order(resnetbk),
+        order(of(&first, "mamba", 64, 42)),
+        "both models see the same batches"
+    );
+    assert_ne!(order(resnetbk), order(of(&first, "resnetbk", 64, 43)));
+
+    let lines = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 8 * 4, "one line a step");
+    assert!(folder.join("stability.png").exists());
+    assert!(
+        !folder.join("checkpoints").exists(),
+        "checkpoints are kept only when asked for"
+    );
+    let guide = std::fs::read_to_string(dir.path().join("guide.json")).unwrap();
+    let guide: serde_json::Value = serde_json::from_str(&guide).unwrap();
+    for model in ["resnetbk", "mamba"] {
+        assert_eq!(guide["seq_len_32"][model]["diverged"], false);
+        assert_eq!(guide["seq_len_64"][model]["n_seeds"], 2);
+    }
+
+    let before = std::fs::read(folder.join("result.json")).unwrap();
+    let again = run(dir.path(), "--save_checkpoints true --checkpoint_dir kept");
+    assert_ne!(folder, again, "a run never writes into another's folder");
+    assert_eq!(std::fs::read(folder.join("result.json")).unwrap(), before);
+    let second = RunRecord::load(&again).unwrap();
+    for (a, b) in first.cells.iter().zip(&second.cells) {
+        assert_eq!(a.id, b.id, "a cell's name comes from what determines it");
+        let (a, b) = (a.metrics.as_ref().unwrap(), b.metrics.as_ref().unwrap());
+        assert_eq!(a.curves, b.curves);
+        assert_eq!(a.weights_sha256, b.weights_sha256);
+        assert_eq!(a.evaluation, b.evaluation);
+    }
+    let kept = std::fs::read_dir(dir.path().join("kept")).unwrap().count();
+    assert_eq!(kept, 8, "one checkpoint a cell");
+}
+
+#[test]
+fn tokenize_prints_the_count_and_the_hash_of_the_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = format!("data tokenize {TEXT} --tokenizer bytes --json");
+    let printed: serde_json::Value = serde_json::from_str(&bkbench(dir.path(), &line)).unwrap();
+    let text = std::fs::read(TEXT).unwrap();
+    let ids: Vec<u8> = text.iter().flat_map(|&byte| [byte, 0]).collect();
+    assert_eq!(printed["n_tokens"], text.len());
+    assert_eq!(printed["ids_sha256"], format!("{:x}", Sha256::digest(ids)));
+}
