@@ -76,7 +76,7 @@ fn formulas_count_the_parameters_that_are_built() {
         let inner = sum(|name| name != "embedding" && name != "head");
         assert_eq!(count.non_embedding, inner, "{shape:?}");
         // Of four equal experts a token uses one.
-        let experts = sum(|name| name.contains(".experts.experts."));
+        let experts = sum(|name| name.contains(".experts.networks."));
         assert_eq!(count.active, inner - experts * 3 / 4, "{shape:?}");
     }
 }
