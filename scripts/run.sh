@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-echo 'A first build takes about 20 minutes on two cores; the smoke preset then takes minutes more.'
+echo 'A first build takes about 25 minutes on two cores; the smoke preset then takes minutes more.'
 scripts/setup.sh
 [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
 cargo run --locked --bin bkbench -- run --benchmark longcontext --preset smoke --device auto "$@"

@@ -26,7 +26,7 @@ summary() {
 times='' current=none
 trap summary EXIT
 
-echo 'A first build compiles the whole dependency tree: about 20 minutes on two cores. The tests take minutes.'
+echo 'A first build compiles the whole dependency tree: about 25 minutes on two cores. The tests take minutes.'
 stage setup scripts/setup.sh
 [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
 stage build cargo build --locked --all-targets

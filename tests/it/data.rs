@@ -13,7 +13,7 @@ const TEXT: &str = concat!(
 );
 const GOLDEN: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/tests/golden/gpt2_tokenization.json"
+    "/tests/data/gpt2_tokenization.json"
 );
 
 fn config(text: impl AsRef<Path>, tokenizer: &str) -> DataConfig {
