@@ -6,8 +6,8 @@
 use bkbench::config::{ModelConfig, TrainConfig};
 use bkbench::math::random::{Coordinate, Purpose, words};
 use bkbench::models::registry::{Architecture, matched_shapes};
-use bkbench::models::{BatchShape, Dropout, LanguageModel};
-use bkbench::train::{Objective, optimiser};
+use bkbench::models::{BatchShape, LanguageModel};
+use bkbench::train::{Objective, Sequences, optimiser, segments};
 use burn::tensor::Device;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -26,15 +26,13 @@ fn train_step(c: &mut Criterion) {
             let at = BatchShape { batch, seq_len };
             let random = |position| words(1, Coordinate::new(Purpose::Test).at(position))[0] % 256;
             let tokens: Vec<u32> = (0..=at.n_tokens() as u64).map(random).collect();
-            let objective = Objective {
-                load_balance_weight: 0.01,
-                dropout: Dropout {
-                    probability: 0.0,
-                    seed: 0,
-                    step: 0,
-                },
-                loss_chunk_tokens: config.loss_chunk_tokens,
+            let objective = Objective::new(&ModelConfig::default(), &config, 42, 0);
+            let sequences = Sequences {
+                inputs: &tokens[..at.n_tokens()],
+                targets: &tokens[1..],
+                shape: at,
             };
+            let segments = segments(seq_len, config.segment_len);
             let mut model = LanguageModel::new(shape, 42, &device);
             let mut adamw = optimiser::adamw(&model, &config, optimiser::Decay::Standard);
             let name = format!("{}/{batch}x{seq_len}", shape.architecture.name());
@@ -42,7 +40,7 @@ fn train_step(c: &mut Criterion) {
             group.bench_function(name, |bencher| {
                 bencher.iter(|| {
                     let gradient = objective
-                        .gradient(&model, &tokens[..at.n_tokens()], &tokens[1..], at)
+                        .gradient(&model, &sequences, &segments)
                         .expect("a finite step");
                     let gradients = gradient.clipped(&model, config.gradient_clip_norm);
                     model = adamw.step(1e-3, model.clone(), gradients);

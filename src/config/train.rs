@@ -12,6 +12,17 @@ pub enum Budget {
     NumEpochs(u64),
 }
 
+/// Whether gradients cross the boundaries of a sequence's segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backpropagation {
+    /// They do: the gradients are those of the whole sequence.
+    #[default]
+    Exact,
+    /// They end there; states are still carried forward.
+    Truncated,
+}
+
 /// Hyper-parameters of AdamW and its schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -36,6 +47,15 @@ pub struct TrainConfig {
     pub checkpoint_every_seconds: f64,
     /// Rows of logits that exist at once in the loss; part of the config so that a resumed run takes the same.
     pub loss_chunk_tokens: usize,
+    /// Positions of every sequence that are resident at once; longer sequences go in segments of this length.
+    pub segment_len: usize,
+    /// Whether gradients cross the boundaries of segments.
+    #[serde(rename = "bptt")]
+    pub backpropagation: Backpropagation,
+    /// Keep the inputs of the layers alone and compute each layer again for its backward pass.
+    pub gradient_checkpointing: bool,
+    /// Keep the states at the boundaries of segments, and the moments of the optimiser, in the host's memory.
+    pub cpu_offloading: bool,
 }
 
 impl Default for TrainConfig {
@@ -51,6 +71,10 @@ impl Default for TrainConfig {
             gradient_clip_norm: 1.0,
             checkpoint_every_seconds: 60.0,
             loss_chunk_tokens: 512,
+            segment_len: 4096,
+            backpropagation: Backpropagation::Exact,
+            gradient_checkpointing: false,
+            cpu_offloading: false,
         }
     }
 }

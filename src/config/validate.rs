@@ -33,6 +33,10 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         ("model.n_experts", model.n_experts),
         ("train.batch_size (--batch_size)", config.train.batch_size),
         ("train.loss_chunk_tokens", config.train.loss_chunk_tokens),
+        (
+            "train.segment_len (--segment_len)",
+            config.train.segment_len,
+        ),
     ] {
         require(value > 0, key, "at least 1");
     }

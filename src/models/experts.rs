@@ -5,8 +5,8 @@ use burn::nn::Linear;
 use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Tensor, TensorData};
 
-use super::Initialiser;
 use super::registry::ModelShape;
+use super::{Initialiser, Pass, Routing, Sweep};
 use crate::hardware::read;
 use crate::ops::embedding::gather_rows;
 use crate::{Error, Result};
@@ -34,9 +34,9 @@ struct Expert {
 pub(super) struct Mixture {
     /// Gated sum over the chosen experts, `[tokens, d_model]`.
     pub y: Tensor<2>,
-    /// `E * sum_e f_e P_e`: the fraction of tokens sent to each expert (a constant) times its mean
-    /// probability; 1 when balanced. `[1]`.
-    pub load_balance: Tensor<1>,
+    /// `E * sum_e f_e P_e`: the fraction of all choices that went to each expert (a constant) times the sum
+    /// of its probabilities here over all tokens; over a whole batch, 1 when balanced.
+    pub routing: Routing,
 }
 
 impl Experts {
@@ -72,11 +72,12 @@ impl Experts {
     ///
     /// # Errors
     /// A device that fails.
-    pub(super) fn forward(&self, x: Tensor<2>) -> Result<Mixture> {
+    pub(super) fn forward(&self, x: Tensor<2>, pass: &Pass<'_>) -> Result<Mixture> {
         let [n_tokens, _] = x.dims();
         let n_experts = self.networks.len();
-        let device = x.device();
+        let options = (&x.device(), x.dtype());
         let probabilities = softmax(self.router.forward(x.clone()), 1);
+        pass.show("router", &probabilities);
         let on_host = read::floats(
             probabilities.clone().inner(),
             "reading router probabilities",
@@ -96,7 +97,7 @@ impl Experts {
         let outputs = Tensor::cat(outputs, 0);
 
         let constant = |values: Vec<f32>, shape: [usize; 2]| {
-            Tensor::<2>::from_data(TensorData::new(values, shape), &device)
+            Tensor::<2>::from_data(TensorData::new(values, shape), options)
         };
         let mut y: Option<Tensor<2>> = None;
         for choice in &plan.choices {
@@ -110,13 +111,26 @@ impl Experts {
         }
         let y = y.ok_or_else(|| Error::CheckFailed("top_k must be at least 1".into()))?;
 
-        let fraction = constant(plan.fraction, [1, n_experts]);
-        let balance = (probabilities.mean_dim(0) * fraction)
-            .sum_dim(1)
-            .mul_scalar(n_experts as f32);
+        let all = match pass.sweep {
+            Sweep::Train {
+                routed: Some(all), ..
+            } => all,
+            _ => &plan.counts,
+        };
+        // E * f_e * P_e, with P_e a sum over the tokens here divided by the number of all tokens.
+        let n_choices = all.iter().sum::<u64>() as f64;
+        let n_all_tokens = n_choices / self.top_k as f64;
+        let weights = all
+            .iter()
+            .map(|&n| (n_experts as f64 * n as f64 / n_choices / n_all_tokens) as f32)
+            .collect();
+        let load_balance = probabilities.sum_dim(0) * constant(weights, [1, n_experts]);
         Ok(Mixture {
             y,
-            load_balance: balance.reshape([1]),
+            routing: Routing {
+                choices: plan.counts,
+                load_balance: load_balance.sum_dim(1).reshape([1]),
+            },
         })
     }
 }
@@ -130,8 +144,8 @@ struct Plan {
     padded_rows: Vec<usize>,
     /// One entry for each of the `top_k` choices.
     choices: Vec<Choice>,
-    /// Fraction of the choices that went to each expert.
-    fraction: Vec<f32>,
+    /// Choices that went to each expert.
+    counts: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -161,8 +175,7 @@ impl Plan {
                 members[list[token]].push((token as u32, k));
             }
         }
-        let n_choices = (n_tokens * top_k) as f32;
-        let fraction = members.iter().map(|m| m.len() as f32 / n_choices).collect();
+        let counts = members.iter().map(|m| m.len() as u64).collect();
 
         let mut slots = vec![vec![0; n_tokens]; top_k];
         let (mut tokens, mut padded_rows) = (Vec::new(), Vec::with_capacity(n_experts));
@@ -193,7 +206,7 @@ impl Plan {
             tokens,
             padded_rows,
             choices,
-            fraction,
+            counts,
         }
     }
 }
@@ -240,7 +253,7 @@ mod tests {
                 assert_eq!(plan.tokens[slot as usize], token as u32);
             }
         }
-        assert_eq!(plan.fraction, [2.0 / 6.0, 2.0 / 6.0, 2.0 / 6.0]);
+        assert_eq!(plan.counts, [2, 2, 2]);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use burn::tensor::{Device, Tensor};
 
 use super::layers::RmsNorm;
 use super::registry::{Block, ModelShape};
-use super::{BatchShape, BlockState, Dropout, Initialiser, SequenceBlock, Sweep};
+use super::{
+    BatchShape, BlockState, Dropout, Initialiser, Observer, Pass, Routing, SequenceBlock, Sweep,
+};
 use crate::ops::{embedding, linear_cross_entropy};
 use crate::{Error, Result};
 
@@ -25,15 +27,102 @@ struct Layer {
     block: Block,
 }
 
+/// What [`LanguageModel::layer`] returns.
+#[derive(Debug)]
+pub struct LayerOutput {
+    /// The residual stream after the layer, `[tokens, d_model]`.
+    pub h: Tensor<2>,
+    /// Final state ([`ModelSweep::Infer`] only).
+    pub state: Option<BlockState>,
+    /// Where the layer routes.
+    pub routing: Option<Routing>,
+}
+
+/// How all layers are passed through.
+#[derive(Debug, Clone, Copy)]
+pub struct Forward<'a> {
+    /// How the tokens fold into sequences.
+    pub shape: BatchShape,
+    /// With or without a graph.
+    pub sweep: ModelSweep<'a>,
+    /// Mask of the residual branches.
+    pub dropout: Dropout,
+    /// Who looks on.
+    pub observer: Option<&'a dyn Observer>,
+}
+
+/// [`Sweep`] for all layers.
+#[derive(Debug, Clone, Copy)]
+pub enum ModelSweep<'a> {
+    /// No graph: for a model without autodiff (`Module::valid`).
+    Infer,
+    /// A graph for the backward pass.
+    Train {
+        /// Cotangents of the final states, layer by layer; zeros where the sequence ends.
+        d_last: &'a [BlockState],
+        /// [`Sweep::Train`]'s `routed`, layer by layer (empty for layers that do not route).
+        routed: Option<&'a [Vec<u64>]>,
+    },
+}
+
+impl Forward<'_> {
+    /// Evaluation: no graph, no dropout, nobody looking on.
+    pub fn infer(shape: BatchShape) -> Self {
+        Self {
+            shape,
+            sweep: ModelSweep::Infer,
+            dropout: Dropout::NONE,
+            observer: None,
+        }
+    }
+
+    /// What the block at `index` (from 0) is told.
+    fn pass(&self, index: usize) -> Pass<'_> {
+        let sweep = match self.sweep {
+            ModelSweep::Infer => Sweep::Infer,
+            ModelSweep::Train { d_last, routed } => Sweep::Train {
+                d_last: &d_last[index],
+                routed: routed.map(|layers| layers[index].as_slice()),
+            },
+        };
+        Pass {
+            shape: self.shape,
+            sweep,
+            layer: index + 1,
+            observer: self.observer,
+        }
+    }
+
+    /// As [`Pass::show`], for what lies outside the blocks.
+    fn show(&self, what: &'static str, tensor: &Tensor<2>) {
+        Pass {
+            layer: 0,
+            sweep: Sweep::Infer,
+            ..self.pass(0)
+        }
+        .show(what, tensor);
+    }
+}
+
 /// Activations before the head.
 #[derive(Debug)]
 pub struct Hidden {
     /// After the final norm, `[tokens, d_model]`.
     pub x: Tensor<2>,
-    /// Final states, layer by layer ([`LanguageModel::infer`] only).
+    /// Final states, layer by layer ([`ModelSweep::Infer`] only).
     pub states: Vec<BlockState>,
-    /// Sum of the blocks' load-balance terms, `[1]`, where blocks route.
-    pub load_balance: Option<Tensor<1>>,
+    /// Routing, layer by layer, where the layer routes.
+    pub routing: Vec<Option<Routing>>,
+}
+
+impl Hidden {
+    /// Sum of the layers' load-balance terms, `[1]`, where layers route.
+    pub fn load_balance(&self) -> Option<Tensor<1>> {
+        let terms = self.routing.iter().flatten();
+        terms
+            .map(|routing| routing.load_balance.clone())
+            .reduce(|sum, term| sum + term)
+    }
 }
 
 impl LanguageModel {
@@ -62,17 +151,21 @@ impl LanguageModel {
         self.head.as_ref().unwrap_or(&self.embedding).val()
     }
 
+    /// Where the model lives, without autodiff.
+    pub fn device(&self) -> Device {
+        self.embedding.device().without_autodiff()
+    }
+
     /// Zero states for the start of `batch` sequences.
     pub fn initial_states(&self, batch: usize) -> Vec<BlockState> {
-        let device = self.embedding.device().without_autodiff();
+        let device = self.device();
         self.layers
             .iter()
             .map(|layer| layer.block.initial_state(batch, &device))
             .collect()
     }
 
-    /// Forward without a graph, from `states` on. Call it on a model without autodiff
-    /// (`Module::valid`).
+    /// Evaluates from `states` on. Call it on a model without autodiff (`Module::valid`).
     ///
     /// # Errors
     /// Token ids outside the vocabulary, or a device that fails.
@@ -82,69 +175,91 @@ impl LanguageModel {
         shape: BatchShape,
         states: Vec<BlockState>,
     ) -> Result<Hidden> {
-        let plain = Dropout {
-            probability: 0.0,
-            seed: 0,
-            step: 0,
-        };
-        self.forward(tokens, shape, states, None, plain)
+        self.forward(tokens, states, &Forward::infer(shape))
     }
 
-    /// Forward with a graph, from `states` on; `d_last` are the cotangents of the final states (zeros
-    /// where the sequence ends).
+    /// All layers, from `states` on.
     ///
     /// # Errors
     /// As [`LanguageModel::infer`].
-    pub fn train(
+    pub fn forward(
         &self,
         tokens: &[u32],
-        shape: BatchShape,
         states: Vec<BlockState>,
-        d_last: &[BlockState],
-        dropout: Dropout,
+        how: &Forward<'_>,
     ) -> Result<Hidden> {
-        self.forward(tokens, shape, states, Some(d_last), dropout)
-    }
-
-    fn forward(
-        &self,
-        tokens: &[u32],
-        shape: BatchShape,
-        states: Vec<BlockState>,
-        d_last: Option<&[BlockState]>,
-        dropout: Dropout,
-    ) -> Result<Hidden> {
-        if tokens.len() != shape.n_tokens() || states.len() != self.layers.len() {
+        if tokens.len() != how.shape.n_tokens() || states.len() != self.layers.len() {
             return Err(Error::Shape {
                 op: "language model",
                 arg: "tokens and states",
-                expected: format!("{} tokens, {} states", shape.n_tokens(), self.layers.len()),
+                expected: format!(
+                    "{} tokens, {} states",
+                    how.shape.n_tokens(),
+                    self.layers.len()
+                ),
                 got: vec![tokens.len(), states.len()],
             });
         }
-        let mut h = embedding::gather_rows(self.embedding.val(), tokens)?;
-        let mut load_balance: Option<Tensor<1>> = None;
+        let mut h = self.embed(tokens)?;
+        how.show("embedding", &h);
         let mut last_states = Vec::with_capacity(self.layers.len());
-        for (i, (layer, state)) in self.layers.iter().zip(states).enumerate() {
-            let sweep = match d_last {
-                Some(d_last) => Sweep::Train { d_last: &d_last[i] },
-                None => Sweep::Infer,
-            };
-            let output = layer
-                .block
-                .forward(layer.norm.forward(h.clone()), shape, state, sweep)?;
-            h = h + dropout.apply(output.branch, i as u16 + 1, shape.seq_len);
+        let mut routing = Vec::with_capacity(self.layers.len());
+        for (index, state) in states.into_iter().enumerate() {
+            let output = self.layer(index, h, state, how)?;
+            h = output.h;
             last_states.extend(output.state);
-            load_balance = match (load_balance, output.load_balance) {
-                (Some(sum), Some(term)) => Some(sum + term),
-                (sum, term) => sum.or(term),
-            };
+            routing.push(output.routing);
         }
+        let x = self.finish(h);
+        how.show("final norm", &x);
         Ok(Hidden {
-            x: self.norm.forward(h),
+            x,
             states: last_states,
-            load_balance,
+            routing,
         })
+    }
+
+    /// Number of layers.
+    pub fn n_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The residual stream before the first layer, `[tokens, d_model]`.
+    ///
+    /// # Errors
+    /// Token ids outside the vocabulary.
+    pub fn embed(&self, tokens: &[u32]) -> Result<Tensor<2>> {
+        embedding::gather_rows(self.embedding.val(), tokens)
+    }
+
+    /// The layer at `index` (from 0): the residual stream `h`, `[tokens, d_model]`, with its branch added.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn layer(
+        &self,
+        index: usize,
+        h: Tensor<2>,
+        state: BlockState,
+        how: &Forward<'_>,
+    ) -> Result<LayerOutput> {
+        let (layer, pass) = (&self.layers[index], how.pass(index));
+        let x = layer.norm.forward(h.clone());
+        pass.show("norm", &x);
+        let output = layer.block.forward(x, state, &pass)?;
+        let branch = how
+            .dropout
+            .apply(output.branch, index as u16 + 1, how.shape.seq_len);
+        Ok(LayerOutput {
+            h: h + branch,
+            state: output.state,
+            routing: output.routing,
+        })
+    }
+
+    /// The final norm.
+    pub fn finish(&self, h: Tensor<2>) -> Tensor<2> {
+        self.norm.forward(h)
     }
 
     /// `scale` times the sum of the cross-entropies of `targets`, `[1]`, in nats, with a graph.

@@ -116,9 +116,19 @@ pub struct Dropout {
     pub seed: u64,
     /// Optimiser step.
     pub step: u32,
+    /// Position in the sequence of the first token of what is passed through.
+    pub first_position: usize,
 }
 
 impl Dropout {
+    /// None at all.
+    pub const NONE: Self = Self {
+        probability: 0.0,
+        seed: 0,
+        step: 0,
+        first_position: 0,
+    };
+
     /// Drops units of `x` (`[batch * seq_len, d_model]`) and scales the others up.
     pub fn apply(&self, x: Tensor<2>, layer: u16, seq_len: usize) -> Tensor<2> {
         if self.probability == 0.0 {
@@ -135,14 +145,18 @@ impl Dropout {
                 row: (token / seq_len) as u32,
                 ..Coordinate::new(Purpose::Dropout)
             };
-            let first = (token % seq_len * d_model) as u64;
+            let position = self.first_position + token % seq_len;
+            let first = (position * d_model) as u64;
             mask.extend((0..d_model as u64).map(|unit| {
                 let at = first + unit;
                 let word = words(self.seed, row.at(at / 4))[(at % 4) as usize];
                 if word <= kept { scale } else { 0.0 }
             }));
         }
-        let mask = Tensor::from_data(TensorData::new(mask, [n_tokens, d_model]), &x.device());
+        let mask = Tensor::from_data(
+            TensorData::new(mask, [n_tokens, d_model]),
+            (&x.device(), x.dtype()),
+        );
         x * mask
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
 use super::registry::ModelShape;
-use super::{BatchShape, BlockOutput, BlockState, Initialiser, SequenceBlock, Sweep};
+use super::{BlockOutput, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
 use crate::ops::causal_conv::{self, Activation};
 use crate::ops::selective_scan;
 use crate::{Error, Result};
@@ -94,19 +94,15 @@ impl SequenceBlock for MambaBlock {
     fn initial_state(&self, batch: usize, device: &Device) -> BlockState {
         let [d_inner, d_state] = self.a_log.dims();
         let [_, d_conv] = self.conv_weight.dims();
+        let options = (device, self.a_log.val().dtype());
         BlockState::Mamba {
-            conv: Tensor::zeros([batch, d_conv - 1, d_inner], device),
-            scan: Tensor::zeros([batch, d_inner, d_state], device),
+            conv: Tensor::zeros([batch, d_conv - 1, d_inner], options),
+            scan: Tensor::zeros([batch, d_inner, d_state], options),
         }
     }
 
-    fn forward(
-        &self,
-        x: Tensor<2>,
-        shape: BatchShape,
-        state: BlockState,
-        sweep: Sweep<'_>,
-    ) -> Result<BlockOutput> {
+    fn forward(&self, x: Tensor<2>, state: BlockState, pass: &Pass<'_>) -> Result<BlockOutput> {
+        let shape = pass.shape;
         let BlockState::Mamba {
             conv: conv0,
             scan: scan0,
@@ -116,10 +112,11 @@ impl SequenceBlock for MambaBlock {
                 "a mamba block was given another block's state".into(),
             ));
         };
-        let d_last = match sweep {
+        let d_last = match pass.sweep {
             Sweep::Infer => None,
             Sweep::Train {
                 d_last: BlockState::Mamba { conv, scan },
+                ..
             } => Some((conv.clone(), scan.clone())),
             Sweep::Train { .. } => {
                 return Err(Error::CheckFailed(
@@ -132,6 +129,7 @@ impl SequenceBlock for MambaBlock {
         let [dt_rank, _] = self.dt_proj.weight.dims();
 
         let xz = self.in_proj.forward(x);
+        pass.show("in_proj", &xz);
         let u = shape.unfold(xz.clone().narrow(1, 0, d_inner));
         let z_gate = xz.narrow(1, d_inner, d_inner);
 
@@ -148,6 +146,8 @@ impl SequenceBlock for MambaBlock {
             }
         };
 
+        pass.show("causal_conv", &u);
+
         let selection = self.x_proj.forward(shape.fold(u.clone()));
         let delta_raw = self
             .dt_proj
@@ -157,9 +157,16 @@ impl SequenceBlock for MambaBlock {
             delta_raw: shape.unfold(delta_raw),
             a: self.a_log.val().exp().neg(),
             b: shape.unfold(selection.clone().narrow(1, dt_rank, d_state)),
-            c: shape.unfold(selection.narrow(1, dt_rank + d_state, d_state)),
+            c: shape.unfold(selection.clone().narrow(1, dt_rank + d_state, d_state)),
             softplus: true,
         };
+        pass.show("x_proj", &selection);
+        pass.show("selective_scan.u", &inputs.u);
+        pass.show("selective_scan.delta_raw", &inputs.delta_raw);
+        pass.show("selective_scan.a", &inputs.a);
+        pass.show("selective_scan.b", &inputs.b);
+        pass.show("selective_scan.c", &inputs.c);
+        pass.show("selective_scan.h0", &scan0);
         let (y, scan) = match d_scan_last {
             None => {
                 let (y, last) = selective_scan::infer(inputs, scan0)?;
@@ -168,15 +175,18 @@ impl SequenceBlock for MambaBlock {
             Some(d_last) => (selective_scan::train(inputs, scan0, d_last)?, None),
         };
 
+        pass.show("selective_scan.y", &y);
+
         let y = shape.fold(y) + shape.fold(u) * self.d_skip.val().unsqueeze();
         let branch = self.out_proj.forward(y * silu(z_gate));
+        pass.show("out_proj", &branch);
         let state = conv
             .zip(scan)
             .map(|(conv, scan)| BlockState::Mamba { conv, scan });
         Ok(BlockOutput {
             branch,
             state,
-            load_balance: None,
+            routing: None,
         })
     }
 }

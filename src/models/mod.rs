@@ -14,7 +14,7 @@ pub mod weights;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-pub use language_model::LanguageModel;
+pub use language_model::{Forward, Hidden, LanguageModel, ModelSweep};
 pub use layers::{Dropout, Initialiser};
 
 use crate::Result;
@@ -68,6 +68,31 @@ pub enum BlockState {
     },
 }
 
+impl BlockState {
+    /// Every tensor of the state put through `map`.
+    ///
+    /// # Errors
+    /// The first one of `map`.
+    pub fn map(&self, map: &mut impl StateMap) -> Result<Self> {
+        Ok(match self {
+            Self::ResNetBk { g } => Self::ResNetBk { g: map.tensor(g)? },
+            Self::Mamba { conv, scan } => Self::Mamba {
+                conv: map.tensor(conv)?,
+                scan: map.tensor(scan)?,
+            },
+        })
+    }
+}
+
+/// What [`BlockState::map`] does to each tensor, whatever its rank.
+pub trait StateMap {
+    /// The new tensor for `tensor`.
+    ///
+    /// # Errors
+    /// A device that fails.
+    fn tensor<const D: usize>(&mut self, tensor: &Tensor<D>) -> Result<Tensor<D>>;
+}
+
 /// Which entry of the sequence operations a forward pass takes.
 #[derive(Debug, Clone, Copy)]
 pub enum Sweep<'a> {
@@ -77,7 +102,42 @@ pub enum Sweep<'a> {
     Train {
         /// Cotangent of the block's final state; zeros at the end of a sequence.
         d_last: &'a BlockState,
+        /// How many choices went to each expert over all segments, which the load balance of one segment
+        /// needs; `None` where this pass sees the whole of its sequences.
+        routed: Option<&'a [u64]>,
     },
+}
+
+/// How one block is passed through.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// How the tokens fold into sequences.
+    pub shape: BatchShape,
+    /// With or without a graph.
+    pub sweep: Sweep<'a>,
+    /// The layer, from 1.
+    pub layer: usize,
+    /// Who looks on.
+    pub observer: Option<&'a dyn Observer>,
+}
+
+impl Pass<'_> {
+    /// Shows the observer, if there is one, what `op` reads or makes.
+    pub fn show<const D: usize>(&self, op: &'static str, tensor: &Tensor<D>) {
+        if let Some(observer) = self.observer {
+            let flat = tensor.clone().inner();
+            let n = flat.shape().num_elements();
+            observer.see(self.layer, op, flat.reshape([n]));
+        }
+    }
+}
+
+/// Sees what the operations of a forward pass read and make, in the order in which they run: for finding
+/// the first value that is not finite, and for judging kernels on the tensors a model really feeds them.
+pub trait Observer: std::fmt::Debug {
+    /// `values` is the flattened tensor, without a graph; `what` names operation and tensor, for example
+    /// `selective_scan.y`. Layers count from 1; 0 is what lies outside the blocks.
+    fn see(&self, layer: usize, what: &'static str, values: Tensor<1>);
 }
 
 /// What a block returns.
@@ -87,8 +147,18 @@ pub struct BlockOutput {
     pub branch: Tensor<2>,
     /// Final state ([`Sweep::Infer`] only).
     pub state: Option<BlockState>,
-    /// Load-balance term of the objective, `[1]`, where the block routes.
-    pub load_balance: Option<Tensor<1>>,
+    /// Where the block routes.
+    pub routing: Option<Routing>,
+}
+
+/// What a block that routes tokens to experts reports.
+#[derive(Debug)]
+pub struct Routing {
+    /// How many choices of this pass went to each expert.
+    pub choices: Vec<u64>,
+    /// This pass's part of the load-balance term of the objective, `[1]`: the parts of all segments add up
+    /// to that of the whole.
+    pub load_balance: Tensor<1>,
 }
 
 /// The part in which the models differ: a residual branch over whole sequences or segments of them.
@@ -100,11 +170,5 @@ pub trait SequenceBlock: Module {
     ///
     /// # Errors
     /// Shapes that do not fit, or a device that fails.
-    fn forward(
-        &self,
-        x: Tensor<2>,
-        shape: BatchShape,
-        state: BlockState,
-        sweep: Sweep<'_>,
-    ) -> Result<BlockOutput>;
+    fn forward(&self, x: Tensor<2>, state: BlockState, pass: &Pass<'_>) -> Result<BlockOutput>;
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mamba::MambaBlock;
 use super::resnetbk::ResNetBkBlock;
-use super::{BatchShape, BlockOutput, BlockState, Initialiser, SequenceBlock, Sweep};
+use super::{BlockOutput, BlockState, Initialiser, Pass, SequenceBlock};
 use crate::config::{MatchBasis, ModelConfig};
 use crate::{Error, Result};
 
@@ -85,16 +85,10 @@ impl SequenceBlock for Block {
         }
     }
 
-    fn forward(
-        &self,
-        x: Tensor<2>,
-        shape: BatchShape,
-        state: BlockState,
-        sweep: Sweep<'_>,
-    ) -> Result<BlockOutput> {
+    fn forward(&self, x: Tensor<2>, state: BlockState, pass: &Pass<'_>) -> Result<BlockOutput> {
         match self {
-            Self::ResNetBk(block) => block.forward(x, shape, state, sweep),
-            Self::Mamba(block) => block.forward(x, shape, state, sweep),
+            Self::ResNetBk(block) => block.forward(x, state, pass),
+            Self::Mamba(block) => block.forward(x, state, pass),
         }
     }
 }

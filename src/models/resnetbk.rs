@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::experts::Experts;
 use super::registry::ModelShape;
-use super::{BatchShape, BlockOutput, BlockState, Initialiser, SequenceBlock, Sweep};
+use super::{BlockOutput, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
 use crate::ops::resolvent_diag::{self, Coupling};
 use crate::{Error, Result};
 
@@ -57,26 +57,28 @@ impl ResNetBkBlock {
     fn resolvent(
         &self,
         x: Tensor<2>,
-        shape: BatchShape,
         g0: Tensor<2>,
-        sweep: Sweep<'_>,
+        pass: &Pass<'_>,
     ) -> Result<(Tensor<3>, Option<Tensor<2>>)> {
-        let device = x.device();
+        let options = (&x.device(), x.dtype());
         let v = self
             .potential
             .forward(x)
             .clamp(-POTENTIAL_BOUND, POTENTIAL_BOUND);
-        let diag = shape.unfold(v.add_scalar(FREE_DIAGONAL));
+        let diag = pass.shape.unfold(v.add_scalar(FREE_DIAGONAL));
         let z = [[0.0; N_HEADS], [ETA; N_HEADS]].concat();
-        let z = Tensor::from_data(TensorData::new(z, [2, N_HEADS]), &device);
+        let z = Tensor::from_data(TensorData::new(z, [2, N_HEADS]), options);
         let coupling = Coupling::Constant(1.0);
-        match sweep {
+        pass.show("resolvent_diag.diag", &diag);
+        pass.show("resolvent_diag.g0", &g0);
+        match pass.sweep {
             Sweep::Infer => {
                 let (g, last) = resolvent_diag::infer(diag, coupling, z, g0, ETA)?;
                 Ok((g, Some(last)))
             }
             Sweep::Train {
                 d_last: BlockState::ResNetBk { g: d_last },
+                ..
             } => {
                 let g = resolvent_diag::train(diag, coupling, z, g0, d_last.clone(), ETA)?;
                 Ok((g, None))
@@ -91,34 +93,31 @@ impl ResNetBkBlock {
 impl SequenceBlock for ResNetBkBlock {
     fn initial_state(&self, batch: usize, device: &Device) -> BlockState {
         BlockState::ResNetBk {
-            g: Tensor::zeros([batch, 2 * N_HEADS], device),
+            g: Tensor::zeros([batch, 2 * N_HEADS], (device, self.scale.val().dtype())),
         }
     }
 
-    fn forward(
-        &self,
-        x: Tensor<2>,
-        shape: BatchShape,
-        state: BlockState,
-        sweep: Sweep<'_>,
-    ) -> Result<BlockOutput> {
+    fn forward(&self, x: Tensor<2>, state: BlockState, pass: &Pass<'_>) -> Result<BlockOutput> {
         let BlockState::ResNetBk { g: g0 } = state else {
             return Err(Error::CheckFailed(
                 "a resnetbk block was given another's state".into(),
             ));
         };
-        let mixture = self.experts.forward(x.clone())?;
+        let mixture = self.experts.forward(x.clone(), pass)?;
+        pass.show("experts", &mixture.y);
         let (g, state) = if self.mixes {
-            self.resolvent(x, shape, g0, sweep)?
+            self.resolvent(x, g0, pass)?
         } else {
-            let zeros = [shape.batch, shape.seq_len, 2 * N_HEADS];
-            (Tensor::zeros(zeros, &x.device()), Some(g0))
+            let zeros = [pass.shape.batch, pass.shape.seq_len, 2 * N_HEADS];
+            (Tensor::zeros(zeros, (&x.device(), x.dtype())), Some(g0))
         };
-        let mixed = self.output.forward(shape.fold(g)) * self.scale.val().unsqueeze();
+        pass.show("resolvent_diag.g", &g);
+        let mixed = self.output.forward(pass.shape.fold(g)) * self.scale.val().unsqueeze();
+        pass.show("output", &mixed);
         Ok(BlockOutput {
             branch: mixture.y + mixed,
             state: state.map(|g| BlockState::ResNetBk { g }),
-            load_balance: Some(mixture.load_balance),
+            routing: Some(mixture.routing),
         })
     }
 }

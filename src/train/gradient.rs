@@ -1,15 +1,26 @@
-//! One forward and backward pass, and the two scalars that the host looks at.
+//! The gradient of a batch, and the two scalars that the host looks at.
+//!
+//! Long sequences go in segments, with exact gradients, in two sweeps. The first runs left to right without a
+//! graph and keeps the state before each segment. The second runs right to left: it computes a segment again
+//! from its state, with a graph, and its backward pass is handed the cotangent of the segment's final state,
+//! which the segment to its right has just yielded. The gradients are those of the whole sequence; resident
+//! are one segment and one small state a boundary.
 
-use burn::module::Module;
+use std::ops::Range;
+
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
 use super::optimiser::{scale, squared_norm};
+use crate::config::{Backpropagation, ModelConfig, TrainConfig};
 use crate::hardware::read;
-use crate::models::{BatchShape, Dropout, LanguageModel};
+use crate::models::{
+    BatchShape, BlockState, Dropout, Forward, LanguageModel, ModelSweep, StateMap,
+};
 use crate::{Error, Result};
 
-/// What is minimised: mean cross-entropy plus the weighted load balance.
+/// What is minimised, mean cross-entropy plus the weighted load balance, and how its gradient is computed.
 #[derive(Debug, Clone, Copy)]
 pub struct Objective {
     /// Weight of the sum of the layers' load-balance terms.
@@ -18,6 +29,60 @@ pub struct Objective {
     pub dropout: Dropout,
     /// Rows of logits that exist at once.
     pub loss_chunk_tokens: usize,
+    /// Whether gradients cross the boundaries of segments.
+    pub backpropagation: Backpropagation,
+    /// Whether a segment keeps the inputs of its layers alone and computes a layer again for its backward pass.
+    pub gradient_checkpointing: bool,
+    /// Whether the states at the boundaries wait on the host.
+    pub states_on_host: bool,
+}
+
+/// Inputs and targets of a step, row-major `[batch, seq_len]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequences<'a> {
+    /// Token ids.
+    pub inputs: &'a [u32],
+    /// The token after each of them.
+    pub targets: &'a [u32],
+    /// How they fold into sequences.
+    pub shape: BatchShape,
+}
+
+impl Sequences<'_> {
+    /// The positions `segment` of every sequence.
+    fn segment(&self, segment: &Range<usize>) -> Segment {
+        let of_every_sequence = |ids: &[u32]| {
+            ids.chunks(self.shape.seq_len)
+                .flat_map(|sequence| &sequence[segment.clone()])
+                .copied()
+                .collect()
+        };
+        Segment {
+            inputs: of_every_sequence(self.inputs),
+            targets: of_every_sequence(self.targets),
+            shape: BatchShape {
+                batch: self.shape.batch,
+                seq_len: segment.len(),
+            },
+            first_position: segment.start,
+        }
+    }
+}
+
+/// A piece of every sequence of a batch.
+struct Segment {
+    inputs: Vec<u32>,
+    targets: Vec<u32>,
+    shape: BatchShape,
+    first_position: usize,
+}
+
+/// The pieces of at most `segment_len` positions into which sequences of `seq_len` are cut, left to right.
+pub fn segments(seq_len: usize, segment_len: usize) -> Vec<Range<usize>> {
+    (0..seq_len)
+        .step_by(segment_len)
+        .map(|start| start..seq_len.min(start + segment_len))
+        .collect()
 }
 
 /// Gradient of an objective at one batch.
@@ -32,29 +97,62 @@ pub struct Gradient {
 }
 
 impl Objective {
-    /// The gradient for whole sequences.
+    /// What `model` and `train` ask for, at one step of the training from `seed`.
+    pub fn new(model: &ModelConfig, train: &TrainConfig, seed: u64, step: u64) -> Self {
+        Self {
+            load_balance_weight: model.load_balance_weight,
+            dropout: Dropout {
+                probability: model.dropout,
+                seed,
+                step: step as u32,
+                first_position: 0,
+            },
+            loss_chunk_tokens: train.loss_chunk_tokens,
+            backpropagation: train.backpropagation,
+            gradient_checkpointing: train.gradient_checkpointing,
+            states_on_host: train.cpu_offloading,
+        }
+    }
+
+    /// The gradient for `batch`, computed in the pieces `segments`, which lie one after another and make up the
+    /// sequences.
     ///
     /// # Errors
     /// Tokens outside the vocabulary, or a device that fails.
     pub fn gradient(
         &self,
         model: &LanguageModel,
-        inputs: &[u32],
-        targets: &[u32],
-        shape: BatchShape,
+        batch: &Sequences<'_>,
+        segments: &[Range<usize>],
     ) -> Result<Gradient> {
-        let zeros = model.initial_states(shape.batch);
-        let hidden = model.train(inputs, shape, zeros.clone(), &zeros, self.dropout)?;
-        let mean = 1.0 / shape.n_tokens() as f32;
-        let loss = model.scaled_loss(hidden.x, targets, self.loss_chunk_tokens, mean)?;
-        let objective = match hidden.load_balance {
-            Some(term) => loss.clone() + term.mul_scalar(self.load_balance_weight),
-            None => loss.clone(),
-        };
-        let gradients = GradientsParams::from_grads(objective.backward(), model);
+        let first = self.first_sweep(&model.valid(), batch, segments)?;
+        // Nothing follows the last segment: the state's cotangent is 0, as is the initial state.
+        let mut d_last = model.initial_states(batch.shape.batch);
+        let mut sum: Option<GradientsParams> = None;
+        let mut losses = Vec::with_capacity(segments.len());
+        for (segment, state) in segments.iter().zip(first.boundaries).rev() {
+            let piece = Piece {
+                objective: self,
+                model,
+                segment: &batch.segment(segment),
+                n_all_tokens: batch.shape.n_tokens(),
+                routed: first.routed.as_deref(),
+            };
+            let result = piece.gradient(&state, &d_last)?;
+            losses.push(result.loss);
+            if self.backpropagation == Backpropagation::Exact {
+                d_last = result.d_first;
+            }
+            sum = Some(match sum {
+                Some(sum) => add(model, sum, result.gradients),
+                None => result.gradients,
+            });
+        }
+        let gradients = sum.unwrap_or_default();
         let squared = squared_norm(model, &gradients)
             .ok_or_else(|| Error::CheckFailed("no parameter has a gradient".into()))?;
-        let pair = Tensor::cat(vec![loss.inner(), squared], 0);
+        let loss = Tensor::cat(losses, 0).sum_dim(0);
+        let pair = Tensor::cat(vec![loss, squared], 0);
         let pair = read::doubles(pair, "reading loss and gradient norm")?;
         Ok(Gradient {
             loss_nats: pair[0],
@@ -62,6 +160,250 @@ impl Objective {
             gradients,
         })
     }
+
+    /// Left to right, without a graph: the state before each segment, and where all tokens were sent.
+    fn first_sweep(
+        &self,
+        model: &LanguageModel,
+        batch: &Sequences<'_>,
+        segments: &[Range<usize>],
+    ) -> Result<FirstSweep> {
+        let mut states = model.initial_states(batch.shape.batch);
+        let mut boundaries = Vec::with_capacity(segments.len());
+        let mut routed: Option<Vec<Vec<u64>>> = None;
+        for (index, range) in segments.iter().enumerate() {
+            boundaries.push(if self.states_on_host {
+                map_all(&states, &mut ToHost)?
+            } else {
+                states.clone()
+            });
+            let is_last = index + 1 == segments.len();
+            // A sole segment counts its own choices, and without routing the last one has nothing to tell.
+            let routes = || routed.iter().flatten().any(|choices| !choices.is_empty());
+            if segments.len() == 1 || (is_last && !routes()) {
+                break;
+            }
+            let segment = batch.segment(range);
+            let how = Forward {
+                dropout: self.dropout_of(&segment),
+                ..Forward::infer(segment.shape)
+            };
+            let hidden = model.forward(&segment.inputs, states, &how)?;
+            states = hidden.states;
+            let sums = routed.get_or_insert_with(|| vec![Vec::new(); model.n_layers()]);
+            for (sum, routing) in sums.iter_mut().zip(hidden.routing) {
+                let choices = routing.map(|routing| routing.choices).unwrap_or_default();
+                sum.resize(choices.len(), 0);
+                sum.iter_mut().zip(choices).for_each(|(sum, n)| *sum += n);
+            }
+        }
+        Ok(FirstSweep { boundaries, routed })
+    }
+
+    fn dropout_of(&self, segment: &Segment) -> Dropout {
+        Dropout {
+            first_position: segment.first_position,
+            ..self.dropout
+        }
+    }
+}
+
+/// What the first sweep leaves for the second.
+struct FirstSweep {
+    /// States before each segment, layer by layer.
+    boundaries: Vec<Vec<BlockState>>,
+    /// Choices that went to each expert, layer by layer; `None` where there is one segment alone.
+    routed: Option<Vec<Vec<u64>>>,
+}
+
+/// One segment of the second sweep.
+struct Piece<'a> {
+    objective: &'a Objective,
+    model: &'a LanguageModel,
+    segment: &'a Segment,
+    /// Tokens of the whole batch, over which the loss is a mean.
+    n_all_tokens: usize,
+    routed: Option<&'a [Vec<u64>]>,
+}
+
+/// What a segment yields.
+struct PieceGradient {
+    /// Its part of the mean cross-entropy, `[1]`, without a graph.
+    loss: Tensor<1>,
+    /// Its part of the gradient.
+    gradients: GradientsParams,
+    /// Cotangents of the states before it.
+    d_first: Vec<BlockState>,
+}
+
+impl Piece<'_> {
+    fn gradient(&self, state: &[BlockState], d_last: &[BlockState]) -> Result<PieceGradient> {
+        let state = map_all(state, &mut Track(&self.model.device()))?;
+        let how = Forward {
+            shape: self.segment.shape,
+            sweep: ModelSweep::Train {
+                d_last,
+                routed: self.routed,
+            },
+            dropout: self.objective.dropout_of(self.segment),
+            observer: None,
+        };
+        if self.objective.gradient_checkpointing {
+            self.layer_by_layer(&state, &how)
+        } else {
+            self.at_once(&state, &how)
+        }
+    }
+
+    /// One graph through all layers.
+    fn at_once(&self, state: &[BlockState], how: &Forward<'_>) -> Result<PieceGradient> {
+        let hidden = self
+            .model
+            .forward(&self.segment.inputs, state.to_vec(), how)?;
+        let balance = hidden.load_balance();
+        let loss = self.loss(hidden.x)?;
+        let objective = match balance {
+            Some(term) => loss.clone() + term.mul_scalar(self.objective.load_balance_weight),
+            None => loss.clone(),
+        };
+        let gradients = objective.backward();
+        Ok(PieceGradient {
+            loss: loss.inner(),
+            d_first: map_all(state, &mut Cotangent(&gradients))?,
+            gradients: GradientsParams::from_grads(gradients, self.model),
+        })
+    }
+
+    /// A graph a layer, from the last layer to the first, each computed again from its kept input.
+    fn layer_by_layer(&self, state: &[BlockState], how: &Forward<'_>) -> Result<PieceGradient> {
+        let plain = self.model.valid();
+        let infer = Forward {
+            sweep: ModelSweep::Infer,
+            ..*how
+        };
+        let mut inputs = Vec::with_capacity(plain.n_layers());
+        let mut h = plain.embed(&self.segment.inputs)?;
+        for (index, state) in map_all(state, &mut Detach)?.into_iter().enumerate() {
+            inputs.push(h.clone());
+            h = plain.layer(index, h, state, &infer)?.h;
+        }
+
+        let leaf = Tensor::from_inner(h).require_grad();
+        let loss = self.loss(self.model.finish(leaf.clone()))?;
+        let backward = loss.clone().backward();
+        let mut d_h = gradient_of(&leaf, &backward);
+        let mut sum = GradientsParams::from_grads(backward, self.model);
+        let mut d_first = Vec::with_capacity(state.len());
+        for (index, input) in inputs.into_iter().enumerate().rev() {
+            let leaf = Tensor::from_inner(input).require_grad();
+            let output = self
+                .model
+                .layer(index, leaf.clone(), state[index].clone(), how)?;
+            let mut objective = inner_product(output.h, d_h);
+            if let Some(routing) = output.routing {
+                let weight = self.objective.load_balance_weight;
+                objective = objective + routing.load_balance.mul_scalar(weight);
+            }
+            let backward = objective.backward();
+            d_h = gradient_of(&leaf, &backward);
+            d_first.push(state[index].map(&mut Cotangent(&backward))?);
+            let more = GradientsParams::from_grads(backward, self.model);
+            sum = add(self.model, sum, more);
+        }
+        d_first.reverse();
+        let embedded = self.model.embed(&self.segment.inputs)?;
+        let backward = inner_product(embedded, d_h).backward();
+        let more = GradientsParams::from_grads(backward, self.model);
+        Ok(PieceGradient {
+            loss: loss.inner(),
+            gradients: add(self.model, sum, more),
+            d_first,
+        })
+    }
+
+    /// This segment's part of the mean cross-entropy.
+    fn loss(&self, x: Tensor<2>) -> Result<Tensor<1>> {
+        let mean = 1.0 / self.n_all_tokens as f32;
+        let chunk = self.objective.loss_chunk_tokens;
+        self.model
+            .scaled_loss(x, &self.segment.targets, chunk, mean)
+    }
+}
+
+/// `sum(a * b)` as `[1]`, `b` a constant: its gradient is `b`.
+fn inner_product(a: Tensor<2>, b: Tensor<2>) -> Tensor<1> {
+    let products = a * Tensor::from_inner(b);
+    products.sum_dim(1).sum_dim(0).reshape([1])
+}
+
+/// The gradient at a leaf; zeros where nothing depends on it.
+fn gradient_of<const D: usize>(leaf: &Tensor<D>, gradients: &Gradients) -> Tensor<D> {
+    leaf.grad(gradients)
+        .unwrap_or_else(|| leaf.clone().inner().zeros_like())
+}
+
+fn map_all(states: &[BlockState], map: &mut impl StateMap) -> Result<Vec<BlockState>> {
+    states.iter().map(|state| state.map(map)).collect()
+}
+
+/// Leaves of a graph on a device.
+struct Track<'a>(&'a Device);
+
+impl StateMap for Track<'_> {
+    fn tensor<const D: usize>(&mut self, tensor: &Tensor<D>) -> Result<Tensor<D>> {
+        Ok(Tensor::from_inner(tensor.clone().to_device(self.0)).require_grad())
+    }
+}
+
+/// The values of leaves.
+struct Detach;
+
+impl StateMap for Detach {
+    fn tensor<const D: usize>(&mut self, tensor: &Tensor<D>) -> Result<Tensor<D>> {
+        Ok(tensor.clone().inner())
+    }
+}
+
+/// The gradients at leaves.
+struct Cotangent<'a>(&'a Gradients);
+
+impl StateMap for Cotangent<'_> {
+    fn tensor<const D: usize>(&mut self, tensor: &Tensor<D>) -> Result<Tensor<D>> {
+        Ok(gradient_of(tensor, self.0))
+    }
+}
+
+/// A copy in the host's memory.
+struct ToHost;
+
+impl StateMap for ToHost {
+    fn tensor<const D: usize>(&mut self, tensor: &Tensor<D>) -> Result<Tensor<D>> {
+        let values = read::floats(tensor.clone(), "moving a state to the host")?;
+        let data = TensorData::new(values, tensor.dims());
+        Ok(Tensor::from_data(data, &Device::flex()))
+    }
+}
+
+/// The sum of two gradients, parameter by parameter.
+fn add<M: Module>(module: &M, sum: GradientsParams, more: GradientsParams) -> GradientsParams {
+    struct Adder {
+        sum: GradientsParams,
+        more: GradientsParams,
+    }
+    impl ModuleVisitor for Adder {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(more) = self.more.remove::<D>(param.id) {
+                let sum = match self.sum.remove::<D>(param.id) {
+                    Some(sum) => sum + more,
+                    None => more,
+                };
+                self.sum.register(param.id, sum);
+            }
+        }
+    }
+    let mut adder = Adder { sum, more };
+    module.visit(&mut adder);
+    adder.sum
 }
 
 impl Gradient {

@@ -14,14 +14,14 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 pub use checkpoint::Checkpoint;
-pub use gradient::{Gradient, Objective};
+pub use gradient::{Gradient, Objective, Sequences, segments};
 pub use schedule::learning_rate;
 
 use crate::Result;
 use crate::config::{ModelConfig, TrainConfig};
 use crate::data::{Batch, Batches};
 use crate::models::registry::ModelShape;
-use crate::models::{BatchShape, Dropout, LanguageModel};
+use crate::models::{BatchShape, LanguageModel};
 use crate::results::{Curves, DivergenceCause, Outcome};
 
 /// This many non-finite steps in a row end a training.
@@ -191,17 +191,14 @@ impl<'a> Trainer<'a> {
             batch_shape,
             ..
         } = *self.training;
-        let objective = Objective {
-            load_balance_weight: model.load_balance_weight,
-            dropout: Dropout {
-                probability: model.dropout,
-                seed,
-                step: index as u32,
-            },
-            loss_chunk_tokens: config.loss_chunk_tokens,
+        let objective = Objective::new(model, config, seed, index);
+        let sequences = Sequences {
+            inputs: &batch.inputs,
+            targets: &batch.targets,
+            shape: batch_shape,
         };
-        let gradient =
-            objective.gradient(&self.model, &batch.inputs, &batch.targets, batch_shape)?;
+        let segments = segments(batch_shape.seq_len, config.segment_len);
+        let gradient = objective.gradient(&self.model, &sequences, &segments)?;
         let step = Step {
             index,
             loss_nats: gradient.loss_nats,

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use super::case::Case;
 use super::published;
 use crate::Result;
-use crate::config::TrainConfig;
+use crate::config::{ModelConfig, TrainConfig};
 use crate::hardware::read;
 use crate::models::registry::{Architecture, ModelShape};
-use crate::models::{BatchShape, Dropout, LanguageModel};
-use crate::train::Objective;
+use crate::models::{BatchShape, LanguageModel};
 use crate::train::optimiser::{Decay, adamw};
+use crate::train::{Objective, Sequences};
 
 /// Several chunks even at the few tokens of a case.
 const LOSS_CHUNK_TOKENS: usize = 16;
@@ -120,26 +120,27 @@ impl Batch {
         let [batch, seq_len] = inputs.shape[..] else {
             return Err(case.bad(format!("has input_ids of shape {:?}", inputs.shape)));
         };
+        let train = TrainConfig {
+            loss_chunk_tokens: LOSS_CHUNK_TOKENS,
+            ..TrainConfig::default()
+        };
         let ids = |values: &[f64]| values.iter().map(|&id| id as u32).collect();
         Ok(Self {
             inputs: ids(&inputs.values),
             targets: ids(&targets.values),
             shape: BatchShape { batch, seq_len },
-            objective: Objective {
-                load_balance_weight: 0.0,
-                dropout: Dropout {
-                    probability: 0.0,
-                    seed: 0,
-                    step: 0,
-                },
-                loss_chunk_tokens: LOSS_CHUNK_TOKENS,
-            },
+            objective: Objective::new(&ModelConfig::default(), &train, 0, 0),
         })
     }
 
     fn gradient(&self, model: &LanguageModel) -> Result<crate::train::Gradient> {
-        self.objective
-            .gradient(model, &self.inputs, &self.targets, self.shape)
+        let sequences = Sequences {
+            inputs: &self.inputs,
+            targets: &self.targets,
+            shape: self.shape,
+        };
+        let whole = 0..self.shape.seq_len;
+        self.objective.gradient(model, &sequences, &[whole])
     }
 
     /// The losses before each of eight steps on this batch.

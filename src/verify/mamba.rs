@@ -9,7 +9,7 @@ use super::case::Case;
 use super::published;
 use crate::models::mamba::MambaBlock;
 use crate::models::registry::{Architecture, ModelShape};
-use crate::models::{BatchShape, BlockState, Initialiser, SequenceBlock, Sweep};
+use crate::models::{BatchShape, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
 use crate::ops::causal_conv::{self, Activation};
 use crate::ops::selective_scan;
 use crate::{Error, Result};
@@ -174,12 +174,13 @@ pub(super) fn block(case: &mut Case<'_>) -> Result<()> {
             seq_len: x.dims()[1],
         };
         let tokens = x.reshape([shape.n_tokens(), d_model]);
-        let output = block.forward(
-            tokens,
+        let pass = Pass {
             shape,
-            block.initial_state(batch, &device),
-            Sweep::Infer,
-        )?;
+            sweep: Sweep::Infer,
+            layer: 1,
+            observer: None,
+        };
+        let output = block.forward(tokens, block.initial_state(batch, &device), &pass)?;
         Ok((output.branch, conv_and_scan(output.state)?))
     };
 
@@ -198,8 +199,16 @@ pub(super) fn block(case: &mut Case<'_>) -> Result<()> {
     let shape = BatchShape { batch, seq_len };
     let zero = block.initial_state(batch, &device);
     let tokens = x.clone().reshape([shape.n_tokens(), d_model]);
-    let sweep = Sweep::Train { d_last: &zero };
-    let y = block.forward(tokens, shape, zero.clone(), sweep)?.branch;
+    let pass = Pass {
+        shape,
+        sweep: Sweep::Train {
+            d_last: &zero,
+            routed: None,
+        },
+        layer: 1,
+        observer: None,
+    };
+    let y = block.forward(tokens, zero.clone(), &pass)?.branch;
     let y = y.reshape([batch, seq_len, d_model]);
     case.check("y (train)", y.clone(), FORWARD)?;
     let gradients = (y * d_y).sum().backward();

@@ -16,6 +16,7 @@ mod plots;
 mod resolvent_diag;
 mod results;
 mod run;
+mod segments;
 mod selective_scan;
 mod shaders;
 mod support;
