@@ -1,7 +1,13 @@
 //! Intervals and tests (statrs inside). Every statistical formula of the suite lives here.
 
+mod binomial;
+mod paired;
+
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
+
+pub use binomial::{binomial_p, clopper_pearson};
+pub use paired::{PairedT, paired_t};
 
 /// Confidence level of every interval this crate reports.
 pub const CONFIDENCE: f64 = 0.95;
