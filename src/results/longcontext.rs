@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Finite;
-use crate::stats;
+use crate::stats::{self, Estimate};
 use crate::units::Bytes;
 
 /// Part of the steps, at the end, over which the final loss is the mean.
@@ -29,6 +29,8 @@ pub struct LongContextMetrics {
     pub skipped_steps: u64,
     /// Held-out text under the last weights; absent where the cell did not complete.
     pub evaluation: Option<Evaluation>,
+    /// What far context is worth at the end of the held-out windows; absent where it was not measured.
+    pub last_quarter: Option<UsefulContext>,
     /// Cross-entropy of the held-out text under the token frequencies of the training text (one added to
     /// every count), nats per token: what is reached without any context.
     pub unigram_ce_nats: Finite,
@@ -141,6 +143,43 @@ impl Evaluation {
     }
 }
 
+/// Loss in the last quarter of the held-out windows of N tokens, with the state carried from the window's start and
+/// with the state reset 1,024 tokens before that quarter: what context from further back is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsefulContext {
+    /// Mean over the windows with the state carried, nats per token.
+    pub with_state_nats: Finite,
+    /// Mean over the windows with the state reset, nats per token.
+    pub reset_nats: Finite,
+    /// Carried minus reset, a value a window.
+    pub difference: Estimate,
+}
+
+impl UsefulContext {
+    /// Pairs the mean losses of each window, in nats per token; `None` where there is no window, where one lacks its
+    /// pair, or where a value is not finite.
+    pub fn of(with_state: &[f64], reset: &[f64]) -> Option<Self> {
+        if with_state.len() != reset.len() {
+            return None;
+        }
+        let differences: Vec<f64> = with_state.iter().zip(reset).map(|(a, b)| a - b).collect();
+        Some(Self {
+            with_state_nats: Finite::new(stats::mean(with_state)?)?,
+            reset_nats: Finite::new(stats::mean(reset)?)?,
+            difference: Estimate::of(&differences)?,
+        })
+    }
+
+    /// Whether the loss with the state carried is lower: the interval of the difference lies below zero. One window
+    /// has no interval and shows nothing.
+    pub fn is_useful(&self) -> bool {
+        self.difference
+            .interval
+            .is_some_and(|interval| interval.high < 0.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,5 +228,25 @@ mod tests {
             Evaluation::new(4000.0, 4, 16, 2).unwrap().token_perplexity,
             None
         );
+    }
+
+    #[test]
+    fn context_is_useful_where_the_interval_over_windows_lies_below_zero() {
+        let reset = [3.0, 3.2, 3.1];
+        // Differences -0.1, -0.2, -0.15: the interval is -0.15 +- 4.303 * 0.05 / sqrt(3) = -0.15 +- 0.124.
+        let useful = UsefulContext::of(&[2.9, 3.0, 2.95], &reset).unwrap();
+        assert!(useful.is_useful(), "{useful:?}");
+        assert!((useful.difference.mean + 0.15).abs() < 1e-12);
+        assert!((useful.reset_nats.get() - 3.1).abs() < 1e-12);
+        // Differences -0.1, -0.2, 0.0: -0.1 +- 0.248.
+        let unsure = UsefulContext::of(&[2.9, 3.0, 3.1], &reset).unwrap();
+        assert!(!unsure.is_useful(), "{unsure:?}");
+        let harmful = UsefulContext::of(&reset, &[2.9, 3.0, 2.95]).unwrap();
+        assert!(!harmful.is_useful(), "{harmful:?}");
+        let single = UsefulContext::of(&[1.0], &[3.0]).unwrap();
+        assert!(!single.is_useful(), "one window has no interval");
+        assert_eq!(UsefulContext::of(&[1.0], &reset), None);
+        assert_eq!(UsefulContext::of(&[1.0, f64::NAN, 1.0], &reset), None);
+        assert_eq!(UsefulContext::of(&[], &[]), None);
     }
 }

@@ -16,7 +16,7 @@ mod writer;
 pub use cell::{Cell, CellKey, DivergenceCause, Outcome, Parameters};
 pub use finite::Finite;
 pub use guide::{GuideEntry, GuideFile, GuideResults};
-pub use longcontext::{Curves, Evaluation, LongContextMetrics};
+pub use longcontext::{Curves, Evaluation, LongContextMetrics, UsefulContext};
 pub use record::{PROTOCOL_VERSION, Provenance, ResultsFile, RunRecord, SCHEMA_VERSION};
 pub use summary::Summary;
 pub use warning::Warning;

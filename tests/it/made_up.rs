@@ -85,6 +85,7 @@ fn cell(
         skipped_steps: curves.nan_count(),
         curves,
         evaluation,
+        last_quarter: None,
         unigram_ce_nats: Finite::new(3.05).unwrap(),
         train_seconds: Finite::new(10.0).unwrap(),
         tokens_per_second: Finite::new(100.0),
