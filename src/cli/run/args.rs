@@ -1,25 +1,13 @@
-//! `bkbench run`.
+//! The flags of `bkbench run`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use toml::{Table, Value};
 
-use super::count;
-use super::progress::Reporter;
-use crate::bench::Progress;
-use crate::bench::longcontext::{self, Checkpoints};
-use crate::config::{Budget, Config};
-use crate::data;
-use crate::hardware::{self, DeviceChoice};
+use crate::cli::count;
+use crate::config::Config;
 use crate::models::registry::Architecture;
-use crate::report::plot::stability;
-use crate::report::table::table;
-use crate::results::{GuideFile, ResultsFile, RunRecord, RunWriter, Warning};
-use crate::units::Count;
 use crate::{Error, Result};
-
-/// Where runs are kept.
-const RESULTS_DIR: &str = "results";
 
 /// What to train, on what, where to. Flags override --config, which overrides --preset.
 #[derive(Debug, clap::Args)]
@@ -30,7 +18,7 @@ pub struct Args {
     benchmark: Option<String>,
     /// Settings to start from: smoke (minutes on a CPU), laptop, t4, guide [default: guide]
     #[arg(long, value_name = "NAME")]
-    preset: Option<String>,
+    pub(super) preset: Option<String>,
     /// TOML file with settings, see configs/
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -69,16 +57,16 @@ pub struct Args {
     tokenizer: Option<String>,
     /// Also write the results in the benchmarking guide's JSON to this new file
     #[arg(long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
     /// Keep every cell's last checkpoint
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
-    save_checkpoints: bool,
+    pub(super) save_checkpoints: bool,
     /// Where to keep them [default: the run's folder]
     #[arg(long, value_name = "DIR", requires = "save_checkpoints")]
-    checkpoint_dir: Option<PathBuf>,
+    pub(super) checkpoint_dir: Option<PathBuf>,
     /// Print the grid of cells and stop
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     #[command(flatten)]
     later: Later,
 }
@@ -186,7 +174,7 @@ impl Args {
     }
 
     /// The resolved configuration.
-    fn resolve(&self) -> Result<Config> {
+    pub(super) fn resolve(&self) -> Result<Config> {
         self.later.refuse()?;
         match self.benchmark.as_deref() {
             None | Some("longcontext") => {}
@@ -221,131 +209,6 @@ fn integer(flag: &str, number: u64) -> Result<Value> {
     i64::try_from(number)
         .map(Value::Integer)
         .map_err(|_| Error::bad_input(format!("{flag} {number}"), "too large", "stay below 2^63"))
-}
-
-/// Runs a benchmark: checks everything first, then trains, records after every cell, draws, prints.
-///
-/// # Errors
-/// Bad input, before anything is written; a broken device; a model that learned nothing, after everything is written.
-pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
-    let config = args.resolve()?;
-    if args.dry_run {
-        print!("{}", grid(&config));
-        return Ok(());
-    }
-    let guide_file = args.output.as_deref().map(GuideFile::reserve).transpose()?;
-    let mut progress = Reporter::new(quiet);
-    let (dir, record) = train(&config, args, &mut progress)?;
-
-    println!("{}", table(&record));
-    for warning in &record.warnings {
-        println!("warning: {warning}");
-    }
-    println!("results: {}", dir.display());
-    if let Some(file) = guide_file {
-        file.write(&record)?;
-    }
-    // The smoke preset is a check that training works; elsewhere this is a warning like any other.
-    let nothing_learned = record
-        .warnings
-        .iter()
-        .find(|warning| matches!(warning, Warning::NothingLearned { .. }))
-        .filter(|_| args.preset.as_deref() == Some("smoke"))
-        .map(ToString::to_string);
-    draw(record, &dir)?;
-    match nothing_learned {
-        Some(text) => Err(Error::CheckFailed(text).into()),
-        None => Ok(()),
-    }
-}
-
-/// Trains every cell of the grid; returns the run's folder and its record.
-///
-/// Everything that can be wrong with the input is found before the run's folder is made.
-fn train(
-    config: &Config,
-    args: &Args,
-    progress: &mut dyn Progress,
-) -> Result<(PathBuf, RunRecord)> {
-    let choice: DeviceChoice = config.device.name.parse()?;
-    let hardware = hardware::open(&choice, config.device.require_adapter.as_deref())?;
-    let dataset = data::load(&config.data, &mut |line| progress.message(line))?;
-    let vocab_size = dataset.tokenizer.vocab_size();
-    let grid = longcontext::Grid::new(config, vocab_size, dataset.train.len())?;
-    let mut writer = RunWriter::create(Path::new(RESULTS_DIR), config)?;
-    let dir = writer.dir().to_owned();
-    let checkpoints = Checkpoints {
-        dir: match &args.checkpoint_dir {
-            Some(dir) => dir.clone(),
-            None => dir.join("checkpoints"),
-        },
-        keep: args.save_checkpoints,
-    };
-    progress.message(&format!(
-        "{}: {} cells, {} training tokens in all, on {}",
-        dir.display(),
-        grid.n_cells(),
-        Count(grid.n_train_tokens(config.train.batch_size)),
-        hardware.fingerprint.adapter
-    ));
-    let run = longcontext::Run {
-        config,
-        grid: &grid,
-        hardware: &hardware,
-        dataset: &dataset,
-        checkpoints: &checkpoints,
-    };
-    let record = run.train_all(&mut writer, progress)?;
-    Ok((dir, record))
-}
-
-/// Draws the graph of the benchmark into the run's folder.
-fn draw(record: RunRecord, dir: &Path) -> Result<()> {
-    let options = stability::Options {
-        seq_lengths: Vec::new(),
-        annotate_divergence: true,
-        show_confidence_intervals: true,
-    };
-    let drawing = stability::draw(&ResultsFile::Record(Box::new(record)), &options)?;
-    for name in ["stability.svg", "stability.png"] {
-        drawing.save(&dir.join(name))?;
-        println!("picture: {}", dir.join(name).display());
-    }
-    Ok(())
-}
-
-/// The cells a configuration asks for, in words.
-fn grid(config: &Config) -> String {
-    let names: Vec<&str> = config.models.names().collect();
-    let lengths = &config.longcontext.seq_lengths;
-    let n_cells = ((names.len() * lengths.len()) as u64).saturating_mul(config.seeds.count);
-    let head = format!(
-        "{}: {} cells = {} models ({}) x {} lengths x {} seeds from {}\n",
-        config.benchmark.name(),
-        Count(n_cells),
-        names.len(),
-        names.join(", "),
-        lengths.len(),
-        config.seeds.count,
-        config.seeds.first
-    );
-    let line = |&length: &usize| {
-        let length = length as u64;
-        let budget = match config.train.budget {
-            Budget::Steps(steps) => {
-                let sequences = steps.saturating_mul(config.train.batch_size as u64);
-                let tokens = Count(sequences.saturating_mul(length));
-                format!("{} steps, {tokens} training tokens a cell", Count(steps))
-            }
-            Budget::NumEpochs(epochs) => {
-                format!("as many steps as {epochs} epoch(s) take at the longest length")
-            }
-        };
-        format!("  N = {}: {budget}\n", Count(length))
-    };
-    std::iter::once(head)
-        .chain(lengths.iter().map(line))
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,87 @@
+//! What a reader must know before quoting a number of a run.
+
+use super::Run;
+use crate::models::registry::{ModelShape, ParameterCount};
+use crate::results::{Cell, Finite, Warning};
+
+/// From this many steps on a run may speak of stability.
+const STEPS_FOR_A_CLAIM: u64 = 200;
+/// Fewer seeds than this say little about the spread.
+const SEEDS_FOR_A_CLAIM: u64 = 5;
+/// A trained cell lies at least this far below the unigram cross-entropy, in nats per token.
+const LEARNED_NATS: f64 = 0.2;
+/// A size that was not matched is mentioned from this ratio on.
+const UNEQUAL_RATIO: f64 = 2.0;
+
+impl Run<'_> {
+    /// What is known before anything is trained.
+    pub(super) fn warnings_before(&self) -> Vec<Warning> {
+        let Self {
+            config,
+            grid,
+            hardware,
+            dataset,
+            ..
+        } = *self;
+        let mut warnings: Vec<Warning> = hardware
+            .notes
+            .iter()
+            .map(|note| Warning::DeviceNote { note: note.clone() })
+            .collect();
+        if let Some(adapter) = hardware
+            .adapter
+            .as_ref()
+            .filter(|adapter| adapter.is_software())
+        {
+            warnings.push(Warning::SoftwareAdapter {
+                name: adapter.name.clone(),
+            });
+        }
+        if grid.n_steps < STEPS_FOR_A_CLAIM {
+            warnings.push(Warning::TooFewSteps {
+                steps: grid.n_steps,
+                needed: STEPS_FOR_A_CLAIM,
+            });
+        }
+        let n_seeds = grid.seeds.len() as u64;
+        if n_seeds < SEEDS_FOR_A_CLAIM {
+            warnings.push(Warning::FewSeeds { count: n_seeds });
+        }
+        let longest = grid.seq_lengths.iter().copied().max().unwrap_or(0);
+        let tokens = grid.n_steps as f64 * (config.train.batch_size * longest) as f64;
+        let epochs = tokens / dataset.train.len() as f64;
+        if epochs > 1.0
+            && let Some(epochs) = Finite::new(epochs)
+        {
+            warnings.push(Warning::RepeatedData { epochs });
+        }
+        let counts: Vec<ParameterCount> = grid.shapes.iter().map(ModelShape::parameters).collect();
+        let total: Vec<usize> = counts.iter().map(|count| count.total).collect();
+        let active: Vec<usize> = counts.iter().map(|count| count.active).collect();
+        for (basis, sizes) in [("total", total), ("active", active)] {
+            if let (Some(&min), Some(&max)) = (sizes.iter().min(), sizes.iter().max())
+                && let Some(ratio) = Finite::new(max as f64 / min as f64)
+                && ratio.get() > UNEQUAL_RATIO
+            {
+                warnings.push(Warning::UnequalSize {
+                    basis: basis.to_owned(),
+                    ratio,
+                });
+            }
+        }
+        warnings
+    }
+}
+
+pub(super) fn nothing_learned(cell: &Cell) -> Option<Warning> {
+    let metrics = cell.metrics.as_ref()?;
+    let evaluation = metrics.evaluation.as_ref()?;
+    let needed = metrics.unigram_ce_nats.get() - LEARNED_NATS;
+    (evaluation.nll_nats.get() > needed).then(|| Warning::NothingLearned {
+        model: cell.model.clone(),
+        seq_len: cell.seq_len,
+        seed: cell.seed,
+        nll_nats: evaluation.nll_nats,
+        needed_nats: Finite::new(needed).unwrap_or_default(),
+    })
+}
