@@ -12,6 +12,7 @@ use burn::tensor::Device;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const VOCAB_SIZE: usize = 256;
+const SEGMENT_LEN: usize = 4096;
 
 fn train_step(c: &mut Criterion) {
     let device = Device::flex().autodiff();
@@ -32,7 +33,7 @@ fn train_step(c: &mut Criterion) {
                 targets: &tokens[1..],
                 shape: at,
             };
-            let segments = segments(seq_len, config.segment_len);
+            let segments = segments(seq_len, SEGMENT_LEN);
             let mut model = LanguageModel::new(shape, 42, &device);
             let mut adamw = optimiser::adamw(&model, &config, optimiser::Decay::Standard);
             let name = format!("{}/{batch}x{seq_len}", shape.architecture.name());

@@ -48,7 +48,7 @@ fn judge(
 }
 
 /// Floats a token of the widest tensor between two operations.
-fn widest_activation(shape: &ModelShape) -> usize {
+pub(super) fn widest_activation(shape: &ModelShape) -> usize {
     match shape.architecture {
         Architecture::Mamba => 2 * shape.d_inner(),
         Architecture::ResNetBk | Architecture::NoMixer => shape.d_model.max(shape.expert_hidden),

@@ -47,8 +47,9 @@ pub struct TrainConfig {
     pub checkpoint_every_seconds: f64,
     /// Rows of logits that exist at once in the loss; part of the config so that a resumed run takes the same.
     pub loss_chunk_tokens: usize,
-    /// Positions of every sequence that are resident at once; longer sequences go in segments of this length.
-    pub segment_len: usize,
+    /// Positions of every sequence that are resident at once: longer sequences go in segments of this length.
+    /// Absent: a run fills in what suits its device, and records it.
+    pub segment_len: Option<usize>,
     /// Whether gradients cross the boundaries of segments.
     #[serde(rename = "bptt")]
     pub backpropagation: Backpropagation,
@@ -71,7 +72,7 @@ impl Default for TrainConfig {
             gradient_clip_norm: 1.0,
             checkpoint_every_seconds: 60.0,
             loss_chunk_tokens: 512,
-            segment_len: 4096,
+            segment_len: None,
             backpropagation: Backpropagation::Exact,
             gradient_checkpointing: false,
             cpu_offloading: false,

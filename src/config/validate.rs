@@ -33,10 +33,6 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         ("model.n_experts", model.n_experts),
         ("train.batch_size (--batch_size)", config.train.batch_size),
         ("train.loss_chunk_tokens", config.train.loss_chunk_tokens),
-        (
-            "train.segment_len (--segment_len)",
-            config.train.segment_len,
-        ),
     ] {
         require(value > 0, key, "at least 1");
     }
@@ -71,6 +67,11 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
             "at least 1",
         ),
     }
+    require(
+        train.segment_len != Some(0),
+        "train.segment_len (--segment_len)",
+        "at least 1",
+    );
     require(
         positive(train.learning_rate),
         "train.learning_rate",

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::optim::ModuleOptimizer;
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
@@ -197,7 +197,8 @@ impl<'a> Trainer<'a> {
             targets: &batch.targets,
             shape: batch_shape,
         };
-        let segments = segments(batch_shape.seq_len, config.segment_len);
+        let seq_len = batch_shape.seq_len;
+        let segments = segments(seq_len, config.segment_len.unwrap_or(seq_len));
         let gradient = objective.gradient(&self.model, &sequences, &segments)?;
         let step = Step {
             index,
@@ -208,8 +209,22 @@ impl<'a> Trainer<'a> {
         if step.is_finite() {
             let gradients = gradient.clipped(&self.model, config.gradient_clip_norm);
             let rate = learning_rate(config, index, n_steps);
-            self.model = self.optimiser.step(rate, self.model.clone(), gradients);
+            self.update(rate, gradients);
         }
         Ok(step)
+    }
+
+    /// On the host where the moments are kept there.
+    fn update(&mut self, rate: f64, gradients: GradientsParams) {
+        let (model, device) = (self.model.clone(), self.training.device.clone());
+        self.model = if self.training.config.cpu_offloading {
+            let gradients = gradients.to_device(&Device::flex(), &model);
+            let model = model.to_device(&Device::flex());
+            self.optimiser
+                .step(rate, model, gradients)
+                .to_device(&device)
+        } else {
+            self.optimiser.step(rate, model, gradients)
+        };
     }
 }

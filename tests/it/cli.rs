@@ -98,8 +98,6 @@ fn features_that_are_not_there_yet_say_so() {
         "run --benchmark efficiency --flops_budgets 1e9 2e9",
         "run --benchmark multidataset",
         "run --mixed_precision true",
-        "run --gradient_checkpointing true",
-        "run --cpu_offloading true",
         "run --checkpoint somewhere",
         "plot quantization --results_file a --output b.svg",
         "doctor",
@@ -111,7 +109,7 @@ fn features_that_are_not_there_yet_say_so() {
     let dir = tempfile::tempdir().unwrap();
     printed(
         dir.path(),
-        "run --mixed_precision false --gradient_checkpointing false --dry_run",
+        "run --mixed_precision false --gradient_checkpointing true --cpu_offloading --bptt exact --segment_len 1024 --dry_run",
     );
 }
 

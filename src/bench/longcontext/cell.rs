@@ -139,7 +139,7 @@ fn metrics(
         curves,
         skipped_steps: trained.skipped_steps,
         evaluation,
-        useful_context: None,
+        last_quarter: None,
         unigram_ce_nats: Finite::new(unigram_ce_nats).unwrap_or_default(),
         train_seconds: Finite::new(trained.seconds).unwrap_or_default(),
         tokens_per_second: trained.tokens_per_second.and_then(Finite::new),

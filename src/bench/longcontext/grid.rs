@@ -1,8 +1,13 @@
 //! The cells of a run.
 
+use crate::bench::memory::widest_activation;
 use crate::config::{Budget, Config};
+use crate::hardware::adapters::Adapter;
 use crate::models::registry::{Architecture, ModelShape, matched_shapes};
 use crate::{Error, Result};
+
+/// Segments of this length cost little in launches and keep little in memory, on every class of adapter tried.
+const SEGMENT_LEN: usize = 4096;
 
 /// The cells of a run, before any of them is trained.
 #[derive(Debug, Clone)]
@@ -54,6 +59,20 @@ impl Grid {
             seeds: config.seeds.iter().collect(),
             n_steps,
         })
+    }
+
+    /// Length of the segments of long sequences where the user names none: 4096 tokens, halved until the widest
+    /// tensor of every model fits what a kernel of the adapter can see. One length for all models.
+    pub fn segment_len(&self, batch_size: usize, adapter: Option<&Adapter>) -> usize {
+        let mut segment_len = SEGMENT_LEN;
+        if let Some(adapter) = adapter {
+            let widest = self.shapes.iter().map(widest_activation).max().unwrap_or(1);
+            let a_position = (4 * batch_size * widest) as u64;
+            while segment_len > 1 && segment_len as u64 * a_position > adapter.limits.binding.0 {
+                segment_len /= 2;
+            }
+        }
+        segment_len
     }
 
     /// Number of cells.

@@ -46,6 +46,18 @@ pub struct Args {
     /// Sequences a step
     #[arg(long, value_name = "N", value_parser = count)]
     batch_size: Option<u64>,
+    /// Longer sequences are trained in segments of this length [default: 4096, or what the device can hold]
+    #[arg(long, value_name = "N", value_parser = count)]
+    segment_len: Option<u64>,
+    /// exact: gradients of the whole sequence; truncated: they end at segments [default: exact]
+    #[arg(long, value_name = "KIND")]
+    bptt: Option<String>,
+    /// Keep the layers' inputs alone and compute each layer again for its backward pass
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    gradient_checkpointing: Option<bool>,
+    /// Keep states at segment boundaries and the optimiser's moments in main memory
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    cpu_offloading: Option<bool>,
     /// auto, cpu, cuda, or wgpu[:vulkan|metal|dx12|gl][:index or name]; see `bkbench devices`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
@@ -84,10 +96,6 @@ struct Later {
     all: bool,
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
     mixed_precision: Option<bool>,
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
-    gradient_checkpointing: Option<bool>,
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
-    cpu_offloading: Option<bool>,
     #[arg(long, hide = true, num_args = 1..)]
     bit_widths: Vec<String>,
     #[arg(long, hide = true, num_args = 1..)]
@@ -101,11 +109,6 @@ impl Later {
         let given = [
             ("--all", self.all),
             ("--mixed_precision true", self.mixed_precision == Some(true)),
-            (
-                "--gradient_checkpointing true",
-                self.gradient_checkpointing == Some(true),
-            ),
-            ("--cpu_offloading true", self.cpu_offloading == Some(true)),
             ("--bit_widths", !self.bit_widths.is_empty()),
             ("--flops_budgets", !self.flops_budgets.is_empty()),
             ("--checkpoint", self.checkpoint.is_some()),
@@ -133,6 +136,7 @@ impl Args {
             ("device", "name", &self.device),
             ("data", "text", &self.text),
             ("data", "tokenizer", &self.tokenizer),
+            ("train", "bptt", &self.bptt),
         ] {
             if let Some(text) = text {
                 set(section, key, text.as_str().into());
@@ -142,9 +146,18 @@ impl Args {
             ("seeds", "count", "--num_seeds", self.num_seeds),
             ("seeds", "first", "--seed", self.seed),
             ("train", "batch_size", "--batch_size", self.batch_size),
+            ("train", "segment_len", "--segment_len", self.segment_len),
         ] {
             if let Some(number) = number {
                 set(section, key, integer(flag, number)?);
+            }
+        }
+        for (key, switch) in [
+            ("gradient_checkpointing", self.gradient_checkpointing),
+            ("cpu_offloading", self.cpu_offloading),
+        ] {
+            if let Some(on) = switch {
+                set("train", key, on.into());
             }
         }
         for (key, flag, number) in [

@@ -70,6 +70,10 @@ fn train(
     let dataset = data::load(&config.data, &mut |line| progress.message(line))?;
     let vocab_size = dataset.tokenizer.vocab_size();
     let grid = longcontext::Grid::new(config, vocab_size, dataset.train.len())?;
+    let mut config = config.clone();
+    let segment_len = grid.segment_len(config.train.batch_size, hardware.adapter.as_ref());
+    config.train.segment_len.get_or_insert(segment_len);
+    let config = &config;
     let mut writer = RunWriter::create(Path::new(RESULTS_DIR), config)?;
     let dir = writer.dir().to_owned();
     let checkpoints = Checkpoints {
