@@ -9,10 +9,10 @@
 // Source  Gu & Dao 2023 (arXiv:2312.00752) fig. 3
 // Twin    src/ops/causal_conv/cpu.rs forward
 struct Params {
+    first_workgroup: u32,
     batch: u32,
     seq_len: u32,
     channels: u32,
-    padding: u32,
 }
 
 const WG_SIZE: u32 = 256u; // @spec
@@ -41,12 +41,8 @@ fn xs(batch: u32, t: u32, channel: u32) -> f32 {
 }
 
 @compute @workgroup_size(WG_SIZE, 1, 1)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) n_workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let ix = (workgroup.x + workgroup.y * n_workgroups.x) * WG_SIZE + lane;
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let ix = params.first_workgroup * WG_SIZE + id.x;
     let n_chunks = (params.seq_len + CHUNK - 1u) / CHUNK;
     let channel = ix % params.channels;
     let chunk = ix / params.channels % n_chunks;

@@ -8,9 +8,10 @@
 // Source  own
 // Twin    src/ops/embedding/cpu.rs gather
 struct Params {
+    first_workgroup: u32,
     n_out: u32,
     d: u32,
-    padding: vec2<u32>,
+    padding: u32,
 }
 
 const WG_SIZE: u32 = 256u; // @spec
@@ -21,12 +22,8 @@ const WG_SIZE: u32 = 256u; // @spec
 @group(0) @binding(3) var<uniform> params: Params;
 
 @compute @workgroup_size(WG_SIZE, 1, 1)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) n_workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let ix = (workgroup.x + workgroup.y * n_workgroups.x) * WG_SIZE + lane;
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let ix = params.first_workgroup * WG_SIZE + id.x;
     if ix < params.n_out * params.d {
         y[ix] = weight[ids[ix / params.d] * params.d + ix % params.d];
     }

@@ -9,10 +9,10 @@
 // Source  textbook; max subtracted so that no exp overflows
 // Twin    src/ops/linear_cross_entropy/cpu.rs
 struct Params {
+    first_workgroup: u32,
     n_rows: u32,
     vocab: u32,
     scale: f32,
-    padding: u32,
 }
 
 const WG_SIZE: u32 = 64u; // @spec
@@ -30,10 +30,9 @@ var<workgroup> sh_target: f32;
 @compute @workgroup_size(WG_SIZE, 1, 1)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) n_workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let row = workgroup.x + workgroup.y * n_workgroups.x;
+    let row = params.first_workgroup + workgroup.x;
     if row >= params.n_rows {
         return; // the whole workgroup leaves together
     }

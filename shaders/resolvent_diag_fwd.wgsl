@@ -12,14 +12,14 @@
 // Source  docs/resolvent_diag.md
 // Twin    src/ops/resolvent_diag/cpu.rs forward_block
 struct Params {
+    first_workgroup: u32,
     batch: u32,
     seq_len: u32,
     heads: u32,
     chunk: u32,
     warm_up: u32,
     n_carried: u32,
-    padding_0: u32,
-    padding_1: u32,
+    padding: u32,
 }
 
 const WG_SIZE: u32 = 64u; // @spec
@@ -49,12 +49,8 @@ fn step(element: u32, z: vec2<f32>, state: vec2<f32>) -> vec2<f32> {
 }
 
 @compute @workgroup_size(WG_SIZE, 1, 1)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) n_workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let ix = (workgroup.x + workgroup.y * n_workgroups.x) * WG_SIZE + lane;
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let ix = params.first_workgroup * WG_SIZE + id.x;
     let n_chunks = (params.seq_len + params.chunk - 1u) / params.chunk;
     let head = ix % params.heads;
     let chunk = ix / params.heads % n_chunks;

@@ -9,10 +9,10 @@
 // Source  docs/resolvent_diag.md
 // Twin    src/ops/resolvent_diag/cpu.rs carry_forward
 struct Params {
+    first_workgroup: u32,
     batch: u32,
     n_chunks: u32,
     heads: u32,
-    padding: u32,
 }
 
 const WG_SIZE: u32 = 64u; // @spec
@@ -28,12 +28,8 @@ fn affine(m: vec4<f32>, g: vec2<f32>) -> vec2<f32> {
 }
 
 @compute @workgroup_size(WG_SIZE, 1, 1)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) n_workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let ix = (workgroup.x + workgroup.y * n_workgroups.x) * WG_SIZE + lane;
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let ix = params.first_workgroup * WG_SIZE + id.x;
     if ix >= params.batch * params.heads {
         return;
     }

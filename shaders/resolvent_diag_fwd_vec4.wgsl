@@ -8,14 +8,14 @@
 // Source  docs/resolvent_diag.md
 // Twin    src/ops/resolvent_diag/cpu.rs forward_block
 struct Params {
+    first_workgroup: u32,
     batch: u32,
     seq_len: u32,
     quads: u32,
     chunk: u32,
     warm_up: u32,
     n_carried: u32,
-    padding_0: u32,
-    padding_1: u32,
+    padding: u32,
 }
 
 const WG_SIZE: u32 = 64u; // @spec
@@ -52,12 +52,8 @@ fn step(quad: u32, z: Complex4, state: Complex4) -> Complex4 {
 }
 
 @compute @workgroup_size(WG_SIZE, 1, 1)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) n_workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let ix = (workgroup.x + workgroup.y * n_workgroups.x) * WG_SIZE + lane;
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let ix = params.first_workgroup * WG_SIZE + id.x;
     let n_chunks = (params.seq_len + params.chunk - 1u) / params.chunk;
     let quad = ix % params.quads;
     let chunk = ix / params.quads % n_chunks;

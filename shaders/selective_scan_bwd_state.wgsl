@@ -13,10 +13,14 @@
 // Source  Gu & Dao 2023, arXiv:2312.00752; own derivation in docs/selective_scan.md
 // Twin    src/ops/selective_scan/cpu.rs backward
 struct Params {
+    first_workgroup: u32,
     batch: u32,
     seq_len: u32,
     d_inner: u32,
     d_state: u32,
+    padding_0: u32,
+    padding_1: u32,
+    padding_2: u32,
 }
 
 const WG_SIZE: u32 = 64u; // @spec
@@ -34,12 +38,8 @@ const BLOCK: u32 = 64u; // @spec
 @group(0) @binding(8) var<uniform> params: Params;
 
 @compute @workgroup_size(WG_SIZE, 1, 1)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) n_workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let ix = (workgroup.x + workgroup.y * n_workgroups.x) * WG_SIZE + lane;
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let ix = params.first_workgroup * WG_SIZE + id.x;
     let n_chunks = (params.seq_len + CHUNK - 1u) / CHUNK;
     let n = ix % params.d_state;
     let row = ix / params.d_state % (params.batch * n_chunks);

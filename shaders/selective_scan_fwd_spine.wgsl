@@ -9,10 +9,14 @@
 // Source  Gu & Dao 2023, arXiv:2312.00752; own derivation in docs/selective_scan.md
 // Twin    src/ops/selective_scan/cpu.rs forward
 struct Params {
+    first_workgroup: u32,
     batch: u32,
     seq_len: u32,
     d_inner: u32,
     d_state: u32,
+    padding_0: u32,
+    padding_1: u32,
+    padding_2: u32,
 }
 
 const WG_SIZE: u32 = 64u; // @spec
@@ -28,12 +32,8 @@ const CHUNK: u32 = 16u; // @spec
 // #import decay
 
 @compute @workgroup_size(WG_SIZE, 1, 1)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) n_workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let ix = (workgroup.x + workgroup.y * n_workgroups.x) * WG_SIZE + lane;
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let ix = params.first_workgroup * WG_SIZE + id.x;
     let n_chunks = (params.seq_len + CHUNK - 1u) / CHUNK;
     let n = ix / params.d_inner % params.d_state;
     let channel = ix % params.d_inner;

@@ -8,10 +8,10 @@
 // Source  own
 // Twin    src/ops/sums.rs
 struct Params {
+    first_workgroup: u32,
     n_rows: u32,
     n_cols: u32,
     scale: f32,
-    padding: u32,
 }
 
 const WG_SIZE: u32 = 64u; // @spec
@@ -22,12 +22,8 @@ const GROUP: u32 = 64u; // @spec
 @group(0) @binding(2) var<uniform> params: Params;
 
 @compute @workgroup_size(WG_SIZE, 1, 1)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) n_workgroups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let ix = (workgroup.x + workgroup.y * n_workgroups.x) * WG_SIZE + lane;
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let ix = params.first_workgroup * WG_SIZE + id.x;
     let n_groups = (params.n_rows + GROUP - 1u) / GROUP;
     if ix >= n_groups * params.n_cols {
         return;

@@ -1,7 +1,7 @@
 //! The only maker of a burn device, from the very adapter that is reported.
 
 use burn::tensor::Device;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::adapters::{self, Adapter, Cpu, Found, found, instance, list};
@@ -80,17 +80,24 @@ impl Hardware {
     }
 }
 
-/// The burn device on the adapter at `index`: burn registers a device for good, so each is made once.
+/// Devices by the index of their adapter: burn registers a device for good, so each is made once.
+static DEVICES: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+
 fn registered(index: usize) -> Result<Device> {
-    static DEVICES: Mutex<Option<HashMap<usize, Device>>> = Mutex::new(None);
     let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
-    let devices = devices.get_or_insert_default();
     if let Some(device) = devices.get(&index) {
         return Ok(device.clone());
     }
     let device = register(&found()[index])?;
     devices.insert(index, device.clone());
     Ok(device)
+}
+
+/// The adapter behind a device that [`open`] made; `None` on the CPU backend.
+pub fn adapter_of(device: &Device) -> Option<&'static Adapter> {
+    let devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+    let (&index, _) = devices.iter().find(|(_, known)| *known == device)?;
+    Some(&found()[index].about)
 }
 
 fn register(Found { about, handle }: &Found) -> Result<Device> {

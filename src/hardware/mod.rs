@@ -7,5 +7,5 @@ mod fingerprint;
 pub mod read;
 
 pub use choice::DeviceChoice;
-pub use device::{Hardware, open};
+pub use device::{Hardware, adapter_of, open};
 pub use fingerprint::Fingerprint;

@@ -5,10 +5,11 @@ use burn::cubecl::ir::attributes::BufferIOAttr;
 use burn::cubecl::prelude::KernelId;
 use burn::cubecl::server::{KernelArguments, MetadataBindingInfo};
 use burn::cubecl::{CubeCount, CubeDim};
-use burn::tensor::{DType, Shape};
+use burn::tensor::{DType, Device, Shape};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::shader::{Kernel, Spec};
+use crate::hardware::{adapter_of, adapters::Kind};
+use crate::shader::{Kernel, Spec, budget::WORKGROUPS};
 
 static DISPATCHES: AtomicU64 = AtomicU64::new(0);
 
@@ -68,20 +69,52 @@ pub(crate) fn upload(like: &CubeTensor, words: &[u32]) -> CubeTensor {
     )
 }
 
-/// Workgroups of `size` invocations for `n` independent items, in two dimensions because one holds
-/// 65,535 at most. A kernel finds its item as
-/// `(workgroup_id.x + workgroup_id.y * num_workgroups.x) * size + local_invocation_index`.
-pub(crate) fn workgroups_for(n: usize, size: u32) -> [u32; 3] {
-    let groups = n.div_ceil(size as usize) as u32;
-    [groups.min(65_535), groups.div_ceil(65_535), 1]
+/// The workgroups of a launch, which do not depend on each other, and how long one takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work {
+    /// How many.
+    pub(crate) workgroups: usize,
+    /// Passes of the kernel's innermost loops in one, over all its invocations.
+    pub(crate) steps: usize,
 }
 
-/// Dispatches `workgroups` of `kernel`. `buffers` are contiguous, in binding order, inputs first;
-/// `params` are the words of the uniform that follows them.
+impl Work {
+    /// One invocation for each of `n` items, in workgroups of `size`; an item takes `steps`.
+    pub(crate) fn items(n: usize, size: u32, steps: usize) -> Self {
+        Self {
+            workgroups: n.div_ceil(size as usize),
+            steps: steps * size as usize,
+        }
+    }
+
+    /// The first workgroup of each dispatch and how many it has: as many as take `limit` steps, at least
+    /// one, and no more than fit in one dimension.
+    fn dispatches(self, limit: usize) -> impl Iterator<Item = (u32, u32)> {
+        let most = (limit / self.steps.max(1)).clamp(1, WORKGROUPS as usize);
+        (0..self.workgroups)
+            .step_by(most)
+            .map(move |first| (first as u32, most.min(self.workgroups - first) as u32))
+    }
+}
+
+/// Steps of one dispatch. Systems end a dispatch that keeps a screen waiting: some within a second, so a
+/// slow adapter should need no more than 100 ms. llvmpipe on two cores takes 1 to 10 ns a step, by
+/// measurement; that a GPU takes a 16th of it and a discrete one a 64th is on the safe side, by reasoning.
+fn steps_per_dispatch(kind: Kind) -> usize {
+    match kind {
+        Kind::Software => 1 << 22,
+        Kind::Integrated | Kind::Virtual | Kind::Other => 1 << 26,
+        Kind::Discrete => 1 << 28,
+    }
+}
+
+/// Runs `kernel` in as many dispatches as `work` needs on the adapter. `buffers` are contiguous, in binding
+/// order, inputs first; `params` are the words of the uniform that follows them, after its first,
+/// `first_workgroup`, which tells the dispatches apart.
 pub(crate) fn launch(
     kernel: &'static Kernel,
-    spec: Spec,
-    workgroups: [u32; 3],
+    spec: &Spec,
+    work: Work,
     buffers: &[&CubeTensor],
     params: &[u32],
 ) {
@@ -91,14 +124,26 @@ pub(crate) fn launch(
         "{}",
         kernel.name
     );
-    debug_assert!(
-        workgroups.iter().all(|&n| n <= 65_535),
-        "{}: {workgroups:?}",
-        kernel.name
-    );
-    if workgroups.contains(&0) {
-        return;
+    let device = Device::new(buffers[0].device.clone());
+    let kind = adapter_of(&device).map_or(Kind::Software, |adapter| adapter.kind);
+    for (first, workgroups) in work.dispatches(steps_per_dispatch(kind)) {
+        dispatch(
+            kernel,
+            spec,
+            workgroups,
+            buffers,
+            &[&[first], params].concat(),
+        );
     }
+}
+
+fn dispatch(
+    kernel: &'static Kernel,
+    spec: &Spec,
+    workgroups: u32,
+    buffers: &[&CubeTensor],
+    params: &[u32],
+) {
     DISPATCHES.fetch_add(1, Ordering::Relaxed);
     // Saying who writes lets a failed launch taint only its outputs: inputs stay readable. Outputs count
     // as read too, because a kernel may update one in place.
@@ -114,12 +159,14 @@ pub(crate) fn launch(
             };
             arguments.with_buffer_io(t.handle.clone().binding(), io)
         });
-    let source = SourceKernel::new(Source { kernel, spec }, CubeDim::new_1d(1));
-    let [x, y, z] = workgroups;
-    let client = buffers[0].client.clone();
-    client.launch(
+    let source = Source {
+        kernel,
+        spec: spec.clone(),
+    };
+    let source = SourceKernel::new(source, CubeDim::new_1d(1));
+    buffers[0].client.launch(
         Box::new(source),
-        CubeCount::Static(x, y, z),
+        CubeCount::Static(workgroups, 1, 1),
         arguments.with_info(pack(params)),
     );
 }
@@ -130,4 +177,35 @@ fn pack(params: &[u32]) -> MetadataBindingInfo {
     let mut words: Vec<u64> = params.chunks(2).map(word).collect();
     words.resize(words.len().next_multiple_of(2), 0);
     MetadataBindingInfo::custom(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dispatches_take_every_workgroup_once_and_keep_within_the_limits() {
+        let all = WORKGROUPS as usize;
+        for (workgroups, steps, limit, expected) in [
+            (0, 1, 10, vec![]),
+            (7, 5, 35, vec![(0, 7)]),
+            (7, 5, 34, vec![(0, 6), (6, 1)]),
+            (7, 5, 10, vec![(0, 2), (2, 2), (4, 2), (6, 1)]),
+            (3, 5, 4, vec![(0, 1), (1, 1), (2, 1)]),
+            (2, 0, 10, vec![(0, 2)]),
+            (all, 1, usize::MAX, vec![(0, WORKGROUPS)]),
+            (
+                all + 2,
+                1,
+                usize::MAX,
+                vec![(0, WORKGROUPS), (WORKGROUPS, 2)],
+            ),
+        ] {
+            let work = Work { workgroups, steps };
+            let dispatches: Vec<_> = work.dispatches(limit).collect();
+            assert_eq!(dispatches, expected, "{work:?} within {limit}");
+        }
+        let work = Work::items(129, 64, 3);
+        assert_eq!((work.workgroups, work.steps), (3, 192));
+    }
 }

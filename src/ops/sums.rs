@@ -5,7 +5,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::wgpu::CubeTensor;
 
 use super::flex::Real;
-use super::launch::{empty, launch, workgroups_for};
+use super::launch::{Work, empty, launch};
 use crate::shader::{Spec, catalog};
 
 /// Rows that one level of the tree sums into one.
@@ -21,10 +21,10 @@ pub(crate) fn sum_rows_wgsl(mut parts: CubeTensor, scale: f32) -> CubeTensor {
         let out = empty(&parts, [groups, cols], parts.dtype);
         launch(
             &catalog::SUM_ROWS,
-            Spec::new()
+            &Spec::new()
                 .u32("WG_SIZE", WG_SIZE)
                 .u32("GROUP", GROUP as u32),
-            workgroups_for(groups * cols, WG_SIZE),
+            Work::items(groups * cols, WG_SIZE, GROUP.min(rows)),
             &[&parts, &out],
             &[rows as u32, cols as u32, factor.to_bits()],
         );

@@ -1,6 +1,6 @@
 //! The rules every kernel keeps, beyond being valid WGSL. Each broken rule is one readable line.
 
-use naga::{BinaryOperator, Expression, Function, Handle, ScalarKind};
+use naga::{BinaryOperator, Expression, Function, Handle, ScalarKind, TypeInner};
 
 use super::reflect::{Binding, Reflection};
 use super::validate::{Validated, validate};
@@ -22,6 +22,7 @@ pub fn lint(kernel: &Kernel, spec: &Spec) -> Result<Vec<String>> {
     let mut broken = header(kernel);
     broken.extend(entry_point(&reflection));
     broken.extend(bindings(kernel, &reflection));
+    broken.extend(first_workgroup(&validated));
     broken.extend(limits(&reflection));
     broken.extend(nan_tests(&validated));
     Ok(broken)
@@ -125,6 +126,19 @@ fn bindings(kernel: &Kernel, reflection: &Reflection) -> Vec<String> {
     broken
 }
 
+/// A launch is split into dispatches by the first word of `params`.
+fn first_workgroup(validated: &Validated) -> Option<String> {
+    let module = &validated.module;
+    let mut variables = module.global_variables.iter().map(|(_, variable)| variable);
+    let params = variables.find(|variable| variable.name.as_deref() == Some("params"))?;
+    let first = match &module.types[params.ty].inner {
+        TypeInner::Struct { members, .. } => members.first().and_then(|m| m.name.as_deref()),
+        _ => None,
+    };
+    (first != Some("first_workgroup"))
+        .then(|| "the first word of 'params' must be 'first_workgroup'".to_owned())
+}
+
 fn limits(reflection: &Reflection) -> Vec<String> {
     let uses = [
         (
@@ -218,7 +232,7 @@ mod tests {
 // Twin    none
 ";
     const BODY: &str = "
-struct Params { n: u32 }
+struct Params { first_workgroup: u32, n: u32 }
 var<workgroup> sh: array<f32, 64>;
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
@@ -309,6 +323,15 @@ fn main(@builtin(global_invocation_id) gid: vec3<u32>, @builtin(local_invocation
             "var<uniform> params: Params",
             "var<storage, read_write> params: Params",
             "last binding must be",
+        );
+    }
+
+    #[test]
+    fn a_kernel_must_know_the_dispatch_it_is_in() {
+        breaks(
+            "first_workgroup: u32, n: u32",
+            "n: u32, first_workgroup: u32",
+            "must be 'first_workgroup'",
         );
     }
 

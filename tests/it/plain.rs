@@ -59,15 +59,39 @@ fn gpu() -> &'static Gpu {
     })
 }
 
-/// Dispatches `kernel` and returns its outputs, in binding order.
+/// Runs `kernel` in one dispatch of `workgroups`, then with a dispatch for each of them, and returns its
+/// outputs, in binding order.
 ///
 /// # Errors
-/// wgpu's report of what is invalid, or the first element of an output that was not written, or of an
-/// input that was.
+/// wgpu's report of what is invalid, the first element of an output that was not written, or of an
+/// input that was, or an output of other bits when split.
 pub(crate) fn run(
     kernel: &Kernel,
     spec: &Spec,
-    [x, y, z]: [u32; 3],
+    workgroups: u32,
+    buffers: &[Buffer<'_>],
+    params: &[u32],
+) -> Result<Vec<Vec<f32>>, String> {
+    let outputs = dispatch(kernel, spec, &[(0, workgroups)], buffers, params)?;
+    let singly: Vec<_> = (0..workgroups).map(|first| (first, 1)).collect();
+    let split = dispatch(kernel, spec, &singly, buffers, params)?;
+    for (index, (whole, split)) in outputs.iter().zip(&split).enumerate() {
+        let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
+        if let Some(at) = whole.iter().zip(split).position(differs) {
+            return Err(format!(
+                "{}: element {at} of output {index} depends on the split into dispatches",
+                kernel.name
+            ));
+        }
+    }
+    Ok(outputs)
+}
+
+/// One run of `kernel`: each dispatch is its first workgroup and how many it has.
+fn dispatch(
+    kernel: &Kernel,
+    spec: &Spec,
+    dispatches: &[(u32, u32)],
     buffers: &[Buffer<'_>],
     params: &[u32],
 ) -> Result<Vec<Vec<f32>>, String> {
@@ -114,39 +138,43 @@ pub(crate) fn run(
     };
     let storage =
         wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-    let mut bound: Vec<wgpu::Buffer> = contents
+    let bound: Vec<wgpu::Buffer> = contents
         .iter()
         .map(|words| create(words, storage))
         .collect();
-    let mut params = params.to_vec();
-    params.resize(params.len().next_multiple_of(4), 0);
-    bound.push(create(
-        &params,
-        wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-    ));
-
-    let entries: Vec<wgpu::BindGroupEntry<'_>> = bound
-        .iter()
-        .zip(0..)
-        .map(|(buffer, binding)| wgpu::BindGroupEntry {
-            binding,
-            resource: buffer.as_entire_binding(),
+    let layout = pipeline.get_bind_group_layout(0);
+    let bind_groups = dispatches.iter().map(|&(first, _)| {
+        let mut words = [&[first], params].concat();
+        words.resize(words.len().next_multiple_of(4), 0);
+        let uniform = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let uniform = create(&words, uniform);
+        let entries: Vec<wgpu::BindGroupEntry<'_>> = bound
+            .iter()
+            .chain([&uniform])
+            .zip(0..)
+            .map(|(buffer, binding)| wgpu::BindGroupEntry {
+                binding,
+                resource: buffer.as_entire_binding(),
+            })
+            .collect();
+        device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &layout,
+            entries: &entries,
         })
-        .collect();
-    let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: None,
-        layout: &pipeline.get_bind_group_layout(0),
-        entries: &entries,
     });
+    let bind_groups: Vec<wgpu::BindGroup> = bind_groups.collect();
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         pass.set_pipeline(&pipeline);
-        pass.set_bind_group(0, &bind_group, &[]);
-        pass.dispatch_workgroups(x, y, z);
+        for (bind_group, &(_, workgroups)) in bind_groups.iter().zip(dispatches) {
+            pass.set_bind_group(0, bind_group, &[]);
+            pass.dispatch_workgroups(workgroups, 1, 1);
+        }
     }
     let readable = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-    let read: Vec<wgpu::Buffer> = bound[..contents.len()]
+    let read: Vec<wgpu::Buffer> = bound
         .iter()
         .map(|buffer| {
             let (size, usage) = (buffer.size(), readable);
@@ -225,10 +253,9 @@ fn constant(kernel: &Kernel, name: &str) -> u32 {
     }
 }
 
-/// Workgroups of `size` invocations for `n` items, laid out as the kernels expect it.
-fn workgroups_for(n: usize, size: u32) -> [u32; 3] {
-    let groups = n.div_ceil(size as usize) as u32;
-    [groups.min(65_535), groups.div_ceil(65_535), 1]
+/// Workgroups of `size` invocations for `n` items.
+fn workgroups_for(n: usize, size: u32) -> u32 {
+    n.div_ceil(size as usize) as u32
 }
 
 /// The sums of the columns of `parts`, by `shaders/sum_rows.wgsl`, level by level.
@@ -282,13 +309,13 @@ fn rows_sum_over_several_levels() {
 /// A kernel that doubles its input, or fails to in the way that `body` says.
 fn doubler(body: &str) -> Kernel {
     let source = format!(
-        "struct Params {{ n: u32 }}
+        "struct Params {{ first_workgroup: u32, n: u32 }}
         @group(0) @binding(0) var<storage, read_write> x: array<f32>;
         @group(0) @binding(1) var<storage, read_write> y: array<f32>;
         @group(0) @binding(2) var<uniform> params: Params;
         var<workgroup> sh: array<f32, 64>;
         @compute @workgroup_size(64) fn main(@builtin(global_invocation_id) gid: vec3<u32>) {{
-            let ix = gid.x;
+            let ix = params.first_workgroup * 64 + gid.x;
             {body}
         }}"
     );
@@ -305,7 +332,7 @@ fn run_doubler(body: &str) -> Result<Vec<Vec<f32>>, String> {
     run(
         &doubler(body),
         &Spec::new(),
-        [2, 1, 1],
+        2,
         &[Buffer::Floats(&x), Buffer::Output(67)],
         &[67],
     )
@@ -335,6 +362,16 @@ fn a_written_input_is_named() {
         run_doubler("if ix < params.n { y[ix] = 2.0; x[ix] = x[ix] + f32(ix / 3u); }").unwrap_err();
     assert!(
         report.contains("element 3 of buffer 0 is an input"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_result_that_depends_on_the_split_is_named() {
+    let body = "if ix < params.n { y[ix] = x[ix] + f32(params.first_workgroup); }";
+    let report = run_doubler(body).unwrap_err();
+    assert!(
+        report.contains("element 64 of output 0 depends on the split"),
         "{report}"
     );
 }

@@ -7,7 +7,7 @@ use burn::tensor::Slice;
 
 use super::autodiff::{CausalConvBackend, CausalConvGradient};
 use super::{Activation, CHUNK};
-use crate::ops::launch::{empty, launch, workgroups_for};
+use crate::ops::launch::{Work, empty, launch};
 use crate::ops::sums::sum_rows_wgsl;
 use crate::shader::{Spec, catalog};
 
@@ -28,8 +28,12 @@ impl CausalConvBackend for CubeBackend {
         let y = empty(&x, x.shape(), x.dtype);
         launch(
             &catalog::CAUSAL_CONV_FWD,
-            spec(WG_SIZE, d_conv, activation).u32("CHUNK", CHUNK as u32),
-            workgroups_for(batch * seq_len.div_ceil(CHUNK) * channels, WG_SIZE),
+            &spec(WG_SIZE, d_conv, activation).u32("CHUNK", CHUNK as u32),
+            Work::items(
+                batch * seq_len.div_ceil(CHUNK) * channels,
+                WG_SIZE,
+                CHUNK * d_conv,
+            ),
             &[&x, &weight, &bias, &x0, &y],
             &[batch, seq_len, channels].map(|n| n as u32),
         );
@@ -55,16 +59,16 @@ impl CausalConvGradient for CubeBackend {
         let parts = empty(&x, [n_parts, (d_conv + 1) * channels], x.dtype);
         launch(
             &catalog::CAUSAL_CONV_BWD,
-            spec(WG_SIZE, d_conv, activation).u32("CHUNK", CHUNK as u32),
-            workgroups_for(n_parts * channels, WG_SIZE),
+            &spec(WG_SIZE, d_conv, activation).u32("CHUNK", CHUNK as u32),
+            Work::items(n_parts * channels, WG_SIZE, 3 * CHUNK * d_conv),
             &[&x, &weight, &bias, &x0, &d_y, &d_x_last, &d_x, &parts],
             &sizes,
         );
         let d_x0 = empty(&x, x0.shape(), x.dtype);
         launch(
             &catalog::CAUSAL_CONV_BWD_X0,
-            spec(WG_SIZE_X0, d_conv, activation),
-            workgroups_for(batch * (d_conv - 1) * channels, WG_SIZE_X0),
+            &spec(WG_SIZE_X0, d_conv, activation),
+            Work::items(batch * (d_conv - 1) * channels, WG_SIZE_X0, d_conv * d_conv),
             &[&x, &weight, &bias, &x0, &d_y, &d_x_last, &d_x0],
             &sizes,
         );

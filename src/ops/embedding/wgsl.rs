@@ -5,7 +5,7 @@ use burn::backend::wgpu::{CubeBackend, CubeTensor, into_contiguous};
 
 use super::Plan;
 use super::autodiff::{EmbeddingBackend, EmbeddingGradient};
-use crate::ops::launch::{empty, launch, upload, workgroups_for};
+use crate::ops::launch::{Work, empty, launch, upload};
 use crate::shader::{Spec, catalog};
 
 const WG_SIZE: u32 = 256;
@@ -17,8 +17,8 @@ impl EmbeddingBackend for CubeBackend {
         let y = empty(&weight, [ids.len(), d], weight.dtype);
         launch(
             &catalog::EMBEDDING_FWD,
-            Spec::new().u32("WG_SIZE", WG_SIZE),
-            workgroups_for(ids.len() * d, WG_SIZE),
+            &Spec::new().u32("WG_SIZE", WG_SIZE),
+            Work::items(ids.len() * d, WG_SIZE, 1),
             &[&upload(&weight, ids), &weight, &y],
             &[ids.len() as u32, d as u32],
         );
@@ -35,8 +35,8 @@ impl EmbeddingGradient for CubeBackend {
         let spec = Spec::new().u32("WG_SIZE", WG_SIZE);
         launch(
             &catalog::EMBEDDING_BWD_REDUCE,
-            spec.clone(),
-            workgroups_for(groups * d, WG_SIZE),
+            &spec,
+            Work::items(groups * d, WG_SIZE, plan.order.len().div_ceil(groups)),
             &[
                 &upload(&d_y, &plan.order),
                 &upload(&d_y, &plan.bounds),
@@ -48,8 +48,8 @@ impl EmbeddingGradient for CubeBackend {
         let d_weight = empty(&d_y, [rows, d], d_y.dtype);
         launch(
             &catalog::EMBEDDING_BWD_APPLY,
-            spec,
-            workgroups_for(rows * d, WG_SIZE),
+            &spec,
+            Work::items(rows * d, WG_SIZE, 1 + groups.div_ceil(rows)),
             &[&upload(&d_y, &plan.row_groups), &parts, &d_weight],
             &[rows as u32, d as u32],
         );

@@ -5,7 +5,7 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::wgpu::{CubeBackend, CubeTensor, into_contiguous};
 
 use super::autodiff::RowKernels;
-use crate::ops::launch::{empty, launch, upload, workgroups_for};
+use crate::ops::launch::{Work, empty, launch, upload};
 use crate::ops::sums::sum_rows_wgsl;
 use crate::shader::{Spec, catalog};
 
@@ -19,13 +19,19 @@ impl RowKernels for CubeBackend {
     ) -> (CubeTensor, CubeTensor) {
         let logits = into_contiguous(logits);
         let [rows, vocab] = logits.shape().dims();
+        // A row is read two or three times; then every lane goes through what all lanes found, twice.
+        let passes = if scale.is_some() { 3 } else { 2 };
+        let steps = passes * vocab + 2 * (WG_SIZE * WG_SIZE) as usize;
         let nll = empty(&logits, [rows], logits.dtype);
         launch(
             &catalog::LINEAR_CROSS_ENTROPY_FWD,
-            Spec::new()
+            &Spec::new()
                 .u32("WG_SIZE", WG_SIZE)
                 .bool("GRADIENT", scale.is_some()),
-            workgroups_for(rows, 1),
+            Work {
+                workgroups: rows,
+                steps,
+            },
             &[&upload(&logits, targets), &logits, &nll],
             &[rows as u32, vocab as u32, scale.unwrap_or(0.0).to_bits()],
         );

@@ -7,7 +7,7 @@ use burn::backend::wgpu::{CubeBackend, CubeTensor, into_contiguous};
 use super::Bounds;
 use super::autodiff::{ResolventDiagBackend, ResolventDiagGradient, Saved};
 use super::plan::Plan;
-use crate::ops::launch::{empty, launch, workgroups_for};
+use crate::ops::launch::{Work, empty, launch};
 use crate::ops::sums::sum_rows_wgsl;
 use crate::shader::{Spec, catalog};
 
@@ -33,16 +33,16 @@ impl ResolventDiagBackend for CubeBackend {
             let maps = empty(&diag, [batch, n_chunks, heads, 8], diag.dtype);
             launch(
                 &catalog::RESOLVENT_DIAG_FWD_REDUCE,
-                spec.clone(),
-                workgroups_for(batch * n_chunks * heads, WG_SIZE),
+                &spec,
+                Work::items(batch * n_chunks * heads, WG_SIZE, plan.chunk),
                 &[&diag, &coupling, &shift, &maps],
                 &[batch, seq, heads, plan.chunk].map(|n| n as u32),
             );
             let carry = empty(&diag, [batch, n_chunks, 2 * heads], diag.dtype);
             launch(
                 &catalog::RESOLVENT_DIAG_FWD_SPINE,
-                self::spec(),
-                workgroups_for(batch * heads, WG_SIZE),
+                &self::spec(),
+                Work::items(batch * heads, WG_SIZE, n_chunks),
                 &[&maps, &g0, &carry],
                 &[batch, n_chunks, heads].map(|n| n as u32),
             );
@@ -56,8 +56,12 @@ impl ResolventDiagBackend for CubeBackend {
         let warm_up = plan.warm_up.unwrap_or(0);
         launch(
             kernel,
-            spec,
-            workgroups_for(batch * n_chunks * columns, WG_SIZE),
+            &spec,
+            Work::items(
+                batch * n_chunks * columns,
+                WG_SIZE,
+                (warm_up + plan.chunk) * heads / columns,
+            ),
             &[&diag, &coupling, &shift, &carry, &g],
             &[batch, seq, columns, plan.chunk, warm_up, n_carried].map(|n| n as u32),
         );
@@ -83,7 +87,8 @@ impl ResolventDiagGradient for CubeBackend {
         let plan = plan(bounds, seq);
         let n_chunks = plan.n_chunks(seq);
         let sizes = [batch, seq, heads, plan.chunk].map(|n| n as u32);
-        let workgroups = workgroups_for(batch * n_chunks * heads, WG_SIZE);
+        let work = |steps| Work::items(batch * n_chunks * heads, WG_SIZE, steps);
+        let warm_up = plan.warm_up.unwrap_or(0);
 
         let ends = if plan.warm_up.is_some() {
             let row = |t: &CubeTensor| Self::float_reshape(t.clone(), [batch, 1, width].into());
@@ -92,16 +97,16 @@ impl ResolventDiagGradient for CubeBackend {
             let maps = empty(&g, [batch, n_chunks, heads, 4], g.dtype);
             launch(
                 &catalog::RESOLVENT_DIAG_BWD_REDUCE,
-                spec.clone(),
-                workgroups,
+                &spec,
+                work(plan.chunk),
                 &[&coupling, &g, &d_g, &maps],
                 &sizes,
             );
             let ends = empty(&g, [batch, 1 + n_chunks, width], g.dtype);
             launch(
                 &catalog::RESOLVENT_DIAG_BWD_SPINE,
-                self::spec(),
-                workgroups_for(batch * heads, WG_SIZE),
+                &self::spec(),
+                Work::items(batch * heads, WG_SIZE, n_chunks),
                 &[&maps, &g0, &d_g_last, &ends],
                 &[batch, n_chunks, heads].map(|n| n as u32),
             );
@@ -111,11 +116,10 @@ impl ResolventDiagGradient for CubeBackend {
         let d_coupling = empty(&g, coupling.shape(), g.dtype);
         let parts = empty(&g, [batch * n_chunks, width], g.dtype);
         let d_g0 = empty(&g, [batch, width], g.dtype);
-        let warm_up = plan.warm_up.unwrap_or(0) as u32;
         launch(
             &catalog::RESOLVENT_DIAG_BWD,
-            spec.bool("CARRIED", plan.warm_up.is_none()),
-            workgroups,
+            &spec.bool("CARRIED", plan.warm_up.is_none()),
+            work(warm_up + plan.chunk),
             &[
                 &coupling,
                 &g,
@@ -126,7 +130,7 @@ impl ResolventDiagGradient for CubeBackend {
                 &parts,
                 &d_g0,
             ],
-            &[sizes[0], sizes[1], sizes[2], sizes[3], warm_up],
+            &[sizes[0], sizes[1], sizes[2], sizes[3], warm_up as u32],
         );
         let d_shift = Self::float_reshape(sum_rows_wgsl(parts, 1.0), [2, heads].into());
         [d_diag, d_coupling, d_shift, d_g0]

@@ -18,6 +18,7 @@ mod wgsl;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
+use crate::hardware::adapter_of;
 use crate::{Error, Result};
 use autodiff::SelectiveScanBackend;
 
@@ -45,9 +46,12 @@ pub struct Inputs {
 /// any graph. `h0` `[batch, d_inner, d_state]` is the state before the first token.
 ///
 /// # Errors
-/// [`Error::Shape`] when the shapes do not fit together or a size is 0.
+/// [`Error::Shape`] when the shapes do not fit together or a size is 0, or when there are more tokens than
+/// the adapter can bind the states of: then cut the sequence into segments.
 pub fn infer(inputs: Inputs, h0: Tensor<3>) -> Result<(Tensor<3>, Tensor<3>)> {
     check(&inputs, [("h0", &h0)])?;
+    let [batch, seq_len, _] = inputs.u.dims();
+    check_states(&inputs, batch * (seq_len.div_ceil(CHUNK) + 1))?;
     let (y, states) = Dispatch::selective_scan_infer(
         inputs.u.detach().into_dispatch(),
         inputs.delta_raw.detach().into_dispatch(),
@@ -71,6 +75,8 @@ pub fn infer(inputs: Inputs, h0: Tensor<3>) -> Result<(Tensor<3>, Tensor<3>)> {
 /// As [`infer`].
 pub fn train(inputs: Inputs, h0: Tensor<3>, d_h_last: Tensor<3>) -> Result<Tensor<3>> {
     check(&inputs, [("h0", &h0), ("d_h_last", &d_h_last)])?;
+    let [batch, seq_len, _] = inputs.u.dims();
+    check_states(&inputs, batch * 2 * seq_len.div_ceil(CHUNK))?;
     // The kernels keep channels fastest; burn turns the gradients back.
     Ok(Tensor::from_dispatch(Dispatch::selective_scan_train(
         inputs.u.into_dispatch(),
@@ -115,4 +121,29 @@ fn check<const N: usize>(inputs: &Inputs, states: [(&'static str, &Tensor<3>); N
             got,
         }),
     }
+}
+
+/// Refuses inputs of which the adapter cannot bind `states` times `[d_state, d_inner]` floats at once: the
+/// states that the forward pass keeps, or those and their cotangents that the backward pass puts side by side.
+fn check_states(inputs: &Inputs, states: usize) -> Result<()> {
+    let Some(adapter) = adapter_of(&inputs.u.device()) else {
+        return Ok(());
+    };
+    let [d_inner, d_state] = inputs.a.dims();
+    let fit = adapter.limits.binding.0 / (4 * d_inner * d_state) as u64;
+    if states as u64 <= fit {
+        return Ok(());
+    }
+    let [batch, seq_len, _] = inputs.u.dims();
+    Err(Error::Shape {
+        op: "selective_scan",
+        arg: "u",
+        expected: format!(
+            "[batch, seq, d_inner] of at most {} tokens, whose states of {d_inner} x {d_state} fill the {} \
+             that {adapter} binds at once (cut the sequence into segments)",
+            fit * (batch * seq_len) as u64 / states as u64,
+            adapter.limits.binding,
+        ),
+        got: inputs.u.dims().to_vec(),
+    })
 }

@@ -7,7 +7,7 @@ use burn::tensor::Slice;
 
 use super::CHUNK;
 use super::autodiff::{Saved, SelectiveScanBackend, SelectiveScanGradient};
-use crate::ops::launch::{empty, launch, workgroups_for};
+use crate::ops::launch::{Work, empty, launch};
 use crate::ops::sums::sum_rows_wgsl;
 use crate::shader::{Kernel, Spec, catalog};
 
@@ -41,31 +41,26 @@ impl Launcher {
         }
     }
 
-    /// Dispatches one invocation per item.
-    fn run(self, kernel: &'static Kernel, items: usize, spec: Spec, buffers: &[&CubeTensor]) {
+    fn run(self, kernel: &'static Kernel, work: Work, spec: Spec, buffers: &[&CubeTensor]) {
         let params = [self.batch, self.seq_len, self.d_inner, self.d_state].map(|n| n as u32);
         let spec = spec.u32("WG_SIZE", WG_SIZE).u32("CHUNK", CHUNK as u32);
-        launch(
-            kernel,
-            spec,
-            workgroups_for(items, WG_SIZE),
-            buffers,
-            &params,
-        );
+        launch(kernel, &spec, work, buffers, &params);
     }
 
     fn softplus(self) -> Spec {
         Spec::new().bool("SOFTPLUS", self.softplus)
     }
 
-    /// Chunks times channels.
-    fn per_channel(self) -> usize {
-        self.batch * self.n_chunks * self.d_inner
+    /// An invocation runs the states of one channel through one chunk so many times.
+    fn per_channel(self, times: usize) -> Work {
+        let items = self.batch * self.n_chunks * self.d_inner;
+        Work::items(items, WG_SIZE, times * CHUNK * self.d_state)
     }
 
-    /// States at one time.
-    fn per_state(self) -> usize {
-        self.batch * self.d_state * self.d_inner
+    /// An invocation carries one state through all chunks.
+    fn per_state(self) -> Work {
+        let items = self.batch * self.d_state * self.d_inner;
+        Work::items(items, WG_SIZE, self.n_chunks)
     }
 }
 
@@ -85,7 +80,7 @@ impl SelectiveScanBackend for CubeBackend {
         let sums = empty(&u, [l.batch, l.n_chunks, l.d_inner], u.dtype);
         l.run(
             &catalog::SELECTIVE_SCAN_FWD_REDUCE,
-            l.per_channel(),
+            l.per_channel(1),
             l.softplus(),
             &[&u, &delta_raw, &a, &b, &ends, &sums],
         );
@@ -99,7 +94,7 @@ impl SelectiveScanBackend for CubeBackend {
         let y = empty(&u, u.shape(), u.dtype);
         l.run(
             &catalog::SELECTIVE_SCAN_FWD_APPLY,
-            l.per_channel(),
+            l.per_channel(1),
             l.softplus(),
             &[&u, &delta_raw, &a, &b, &c, &states, &y],
         );
@@ -118,7 +113,7 @@ impl SelectiveScanGradient for CubeBackend {
         let delta = empty(&u, u.shape(), u.dtype);
         l.run(
             &catalog::SELECTIVE_SCAN_BWD_REDUCE,
-            l.per_channel(),
+            l.per_channel(1),
             l.softplus(),
             &[&delta_raw, &a, &c, &d_y, &ends, &sums, &delta],
         );
@@ -137,7 +132,7 @@ impl SelectiveScanGradient for CubeBackend {
         let d_delta_raw = empty(&u, u.shape(), u.dtype);
         l.run(
             &catalog::SELECTIVE_SCAN_BWD_CHANNEL,
-            l.per_channel(),
+            l.per_channel(2),
             l.softplus(),
             &[&u, &delta_raw, &a, &bc, &d_y, &bounds, &d_u, &d_delta_raw],
         );
@@ -148,7 +143,11 @@ impl SelectiveScanGradient for CubeBackend {
         let a_parts = empty(&u, [l.batch * l.n_chunks, l.d_state * l.d_inner], u.dtype);
         l.run(
             &catalog::SELECTIVE_SCAN_BWD_STATE,
-            n_blocks * l.batch * l.n_chunks * l.d_state,
+            Work::items(
+                n_blocks * l.batch * l.n_chunks * l.d_state,
+                WG_SIZE,
+                2 * CHUNK * BLOCK.min(l.d_inner),
+            ),
             Spec::new().u32("BLOCK", BLOCK as u32),
             &[&u, &delta, &a, &bc, &d_y, &bounds, &bc_parts, &a_parts],
         );

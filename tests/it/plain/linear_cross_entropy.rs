@@ -32,7 +32,7 @@ fn linear_cross_entropy_matches_the_oracle_on_plain_wgpu() {
         let ask = |gradient| {
             let spec = Spec::new().u32("WG_SIZE", 64).bool("GRADIENT", gradient);
             let kernel = &catalog::LINEAR_CROSS_ENTROPY_FWD;
-            run(kernel, &spec, [rows as u32, 1, 1], &buffers, &params).unwrap()
+            run(kernel, &spec, rows as u32, &buffers, &params).unwrap()
         };
         let (infer, train) = (ask(false), ask(true));
         assert_eq!(infer[0], logits32, "without the gradient the logits stay");
