@@ -197,12 +197,13 @@ impl RowKernels for Flex {
         targets: &[u32],
         scale: Option<f32>,
     ) -> (FlexTensor, FlexTensor) {
-        let mut logits = logits.to_contiguous();
-        with_real!(logits, T => {
+        let mut rows = logits.to_contiguous();
+        drop(logits); // with a second owner the rows would be copied before they are written
+        with_real!(rows, T => {
             let nll = filled([targets.len()], |nll| {
-                cpu::row_nll::<T>(logits.storage_mut(), targets, scale, nll);
+                cpu::row_nll::<T>(rows.storage_mut(), targets, scale, nll);
             });
-            (nll, logits)
+            (nll, rows)
         })
     }
 
