@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::units::Bytes;
+
 /// Result of everything that can fail in bkbench.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -88,6 +90,16 @@ pub enum Error {
         /// What the backend said.
         reason: String,
     },
+    /// More memory was needed than there is, or than is allowed. No divergence, and no fault of the device.
+    #[error("out of memory while {doing}{}{}", asked(requested.as_ref()), allowed(limit.as_ref()))]
+    OutOfMemory {
+        /// What was being done.
+        doing: String,
+        /// What was asked for, where the driver says so; beyond a limit all that was in use.
+        requested: Option<Bytes>,
+        /// What was allowed, where that was the limit.
+        limit: Option<Bytes>,
+    },
     /// A kernel that does not parse, validate, specialise or translate.
     #[error("kernel {kernel}: {reason}")]
     Shader {
@@ -111,7 +123,11 @@ impl Error {
             | Self::NotAvailableYet { .. }
             | Self::Shape { .. }
             | Self::Domain { .. } => 2,
-            Self::Io { .. } | Self::Device { .. } | Self::Shader { .. } | Self::CheckFailed(_) => 1,
+            Self::Io { .. }
+            | Self::Device { .. }
+            | Self::OutOfMemory { .. }
+            | Self::Shader { .. }
+            | Self::CheckFailed(_) => 1,
         }
     }
 
@@ -140,4 +156,12 @@ impl Error {
             cause,
         }
     }
+}
+
+fn asked(requested: Option<&Bytes>) -> String {
+    requested.map_or(String::new(), |bytes| format!(": {bytes} needed"))
+}
+
+fn allowed(limit: Option<&Bytes>) -> String {
+    limit.map_or(String::new(), |bytes| format!(", {bytes} allowed"))
 }

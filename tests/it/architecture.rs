@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules of one level that may use each other, in this direction only.
-const PEERS: [(&str, &str); 3] = [
+const PEERS: [(&str, &str); 5] = [
+    ("accounting", "models"),
+    ("error", "units"),
     ("math", "error"),
     ("results", "config"),
     ("results", "stats"),
@@ -15,7 +17,15 @@ const PEERS: [(&str, &str); 3] = [
 const CRATES: [(&str, &[&str]); 10] = [
     (
         "burn",
-        &["hardware", "ops", "models", "train", "eval", "verify"],
+        &[
+            "hardware",
+            "ops",
+            "models",
+            "accounting",
+            "train",
+            "eval",
+            "verify",
+        ],
     ),
     ("burn_flex", &["ops"]),
     ("burn_wgpu", &["ops"]),
