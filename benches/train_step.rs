@@ -41,7 +41,7 @@ fn train_step(c: &mut Criterion) {
             group.bench_function(name, |bencher| {
                 bencher.iter(|| {
                     let gradient = objective
-                        .gradient(&model, &sequences, &segments)
+                        .gradient(&model, &sequences, &segments, None)
                         .expect("a finite step");
                     let gradients = gradient.clipped(&model, config.gradient_clip_norm);
                     model = adamw.step(1e-3, model.clone(), gradients);

@@ -9,9 +9,10 @@
 //!
 //! Modules in the order of their levels (a module uses only lower ones; `tests/it/architecture.rs`
 //! keeps that true): [`error`], [`units`], [`math`] · [`stats`], [`config`], [`results`], [`shader`] ·
-//! [`hardware`], [`data`] · [`ops`] · [`models`] · [`train`], [`eval`] · [`verify`], [`mod@bench`] ·
+//! [`hardware`], [`data`] · [`ops`] · [`models`], [`accounting`] · [`train`], [`eval`] · [`verify`], [`mod@bench`] ·
 //! [`report`] · [`cli`].
 
+pub mod accounting;
 pub mod bench;
 pub mod cli;
 pub mod config;

@@ -1,7 +1,7 @@
 //! The benchmarks: each returns cells of `results` and prints nothing.
 
 pub mod longcontext;
-mod memory;
+pub mod memory;
 
 /// Where a benchmark reports how far it is.
 pub trait Progress {

@@ -17,6 +17,7 @@ pub use layers::PRESETS;
 pub use model::{MatchBasis, ModelConfig};
 pub use train::{Backpropagation, Budget, TrainConfig};
 
+use crate::units::Bytes;
 use crate::{Error, Result};
 
 /// What determines the results of a run. Where they are written is not part of it.
@@ -143,6 +144,8 @@ pub struct DeviceConfig {
     pub name: String,
     /// The run stops before training unless this adapter was chosen.
     pub require_adapter: Option<String>,
+    /// The most memory a cell may take, in MiB; absent for what the machine has.
+    pub memory_limit_mib: Option<u64>,
 }
 
 impl Default for DeviceConfig {
@@ -150,7 +153,16 @@ impl Default for DeviceConfig {
         Self {
             name: "auto".into(),
             require_adapter: None,
+            memory_limit_mib: None,
         }
+    }
+}
+
+impl DeviceConfig {
+    /// The configured limit in bytes.
+    pub fn memory_limit(&self) -> Option<Bytes> {
+        self.memory_limit_mib
+            .map(|mib| Bytes(mib.saturating_mul(1 << 20)))
     }
 }
 

@@ -79,3 +79,10 @@ impl Default for TrainConfig {
         }
     }
 }
+
+impl TrainConfig {
+    /// Positions of sequences of `seq_len` that are resident at once: a segment, or all.
+    pub fn resident_len(&self, seq_len: usize) -> usize {
+        self.segment_len.map_or(seq_len, |len| len.min(seq_len))
+    }
+}

@@ -58,6 +58,12 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         "at least 1, or left out for all",
     );
 
+    require(
+        config.device.memory_limit_mib != Some(0),
+        "device.memory_limit_mib",
+        "at least 1, or left out for what the machine has",
+    );
+
     let train = &config.train;
     match train.budget {
         Budget::Steps(steps) => require(steps > 0, "train.budget.steps (--steps)", "at least 1"),

@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Finite;
+use super::{Finite, Memory};
 use crate::stats::{self, Estimate};
-use crate::units::Bytes;
 
 /// Part of the steps, at the end, over which the final loss is the mean.
 const FINAL_FRACTION: f64 = 0.1;
@@ -38,8 +37,8 @@ pub struct LongContextMetrics {
     pub train_seconds: Finite,
     /// Training tokens per second of the steps, data included, checkpoints and the first three steps left out.
     pub tokens_per_second: Option<Finite>,
-    /// Highest number of bytes in use at a sync point, where it was measured.
-    pub peak_memory_bytes: Option<Bytes>,
+    /// Memory of the training: estimated before, measured meanwhile.
+    pub memory: Memory,
     /// sha256 of the last weights.
     pub weights_sha256: String,
     /// sha256 of the window starts in the order in which they were trained on.

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Finite;
+use crate::units::Bytes;
 
 /// A reservation about the results of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +50,19 @@ pub enum Warning {
     DeviceNote {
         /// The note.
         note: String,
+    },
+    /// The memory of a training was estimated badly.
+    MemoryEstimateOff {
+        /// The model.
+        model: String,
+        /// Sequence length, in tokens.
+        seq_len: usize,
+        /// The seed.
+        seed: u64,
+        /// What it was estimated to need.
+        estimated: Bytes,
+        /// What it was seen to hold.
+        measured: Bytes,
     },
     /// The models differ widely in a size that was not matched.
     UnequalSize {
@@ -95,6 +109,17 @@ impl fmt::Display for Warning {
                 "{name} is a software adapter: times and memory are those of the CPU; name a GPU by --device"
             ),
             Self::DeviceNote { note } => write!(f, "{note}"),
+            Self::MemoryEstimateOff {
+                model,
+                seq_len,
+                seed,
+                estimated,
+                measured,
+            } => write!(
+                f,
+                "{model} at length {seq_len}, seed {seed}, held {measured} and was estimated to need {estimated}; \
+                 trust the measured value"
+            ),
             Self::UnequalSize { basis, ratio } => write!(
                 f,
                 "the models differ {:.1}x in {basis} size, which was not matched; read the comparison with that in mind",

@@ -13,6 +13,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
 use super::optimiser::{scale, squared_norm};
+use crate::accounting::memory::Meter;
 use crate::config::{Backpropagation, ModelConfig, TrainConfig};
 use crate::hardware::read;
 use crate::models::{
@@ -115,15 +116,16 @@ impl Objective {
     }
 
     /// The gradient for `batch`, computed in the pieces `segments`, which lie one after another and make up the
-    /// sequences.
+    /// sequences. A `meter` looks at the memory after each forward and backward pass.
     ///
     /// # Errors
-    /// Tokens outside the vocabulary, or a device that fails.
+    /// Tokens outside the vocabulary, more memory than the meter allows, or a device that fails.
     pub fn gradient(
         &self,
         model: &LanguageModel,
         batch: &Sequences<'_>,
         segments: &[Range<usize>],
+        meter: Option<&Meter>,
     ) -> Result<Gradient> {
         let first = self.first_sweep(&model.valid(), batch, segments)?;
         // Nothing follows the last segment: the state's cotangent is 0, as is the initial state.
@@ -137,12 +139,14 @@ impl Objective {
                 segment: &batch.segment(segment),
                 n_all_tokens: batch.shape.n_tokens(),
                 routed: first.routed.as_deref(),
+                meter,
             };
             let result = piece.gradient(&state, &d_last)?;
             losses.push(result.loss);
             if self.backpropagation == Backpropagation::Exact {
                 d_last = result.d_first;
             }
+            piece.sync_point("the backward pass")?;
             sum = Some(match sum {
                 Some(sum) => add(model, sum, result.gradients),
                 None => result.gradients,
@@ -224,6 +228,7 @@ struct Piece<'a> {
     /// Tokens of the whole batch, over which the loss is a mean.
     n_all_tokens: usize,
     routed: Option<&'a [Vec<u64>]>,
+    meter: Option<&'a Meter>,
 }
 
 /// What a segment yields.
@@ -266,6 +271,7 @@ impl Piece<'_> {
             Some(term) => loss.clone() + term.mul_scalar(self.objective.load_balance_weight),
             None => loss.clone(),
         };
+        self.sync_point("the forward pass")?;
         let gradients = objective.backward();
         Ok(PieceGradient {
             loss: loss.inner(),
@@ -304,6 +310,7 @@ impl Piece<'_> {
                 let weight = self.objective.load_balance_weight;
                 objective = objective + routing.load_balance.mul_scalar(weight);
             }
+            self.sync_point("a layer's forward pass")?;
             let backward = objective.backward();
             d_h = gradient_of(&leaf, &backward);
             d_first.push(state[index].map(&mut Cotangent(&backward))?);
@@ -319,6 +326,10 @@ impl Piece<'_> {
             gradients: add(self.model, sum, more),
             d_first,
         })
+    }
+
+    fn sync_point(&self, doing: &str) -> Result<()> {
+        self.meter.map_or(Ok(()), |meter| meter.sync_point(doing))
     }
 
     /// This segment's part of the mean cross-entropy.

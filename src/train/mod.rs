@@ -17,12 +17,14 @@ pub use checkpoint::Checkpoint;
 pub use gradient::{Gradient, Objective, Sequences, segments};
 pub use schedule::learning_rate;
 
-use crate::Result;
+use crate::accounting::memory::Meter;
 use crate::config::{ModelConfig, TrainConfig};
 use crate::data::{Batch, Batches};
 use crate::models::registry::ModelShape;
 use crate::models::{BatchShape, LanguageModel};
 use crate::results::{Curves, DivergenceCause, Outcome};
+use crate::units::Bytes;
+use crate::{Error, Result};
 
 /// This many non-finite steps in a row end a training.
 const NON_FINITE_LIMIT: u64 = 5;
@@ -48,6 +50,8 @@ pub struct Training<'a> {
     pub seed: u64,
     /// Device without autodiff.
     pub device: &'a Device,
+    /// The most bytes it may add to what is in use.
+    pub memory_limit: Option<Bytes>,
     /// Folder of the checkpoint.
     pub checkpoint: PathBuf,
 }
@@ -76,7 +80,7 @@ impl Step {
 pub struct Trained {
     /// The last weights, without autodiff.
     pub model: LanguageModel,
-    /// Completed, or diverged.
+    /// Completed, diverged, or out of memory.
     pub outcome: Outcome,
     /// Every step's values.
     pub curves: Curves,
@@ -87,8 +91,10 @@ pub struct Trained {
     /// Training tokens a second of the steps, data included, checkpoints and the first three steps left
     /// out; absent in shorter runs.
     pub tokens_per_second: Option<f64>,
-    /// Highest number of bytes in use after a step, where the backend tells.
-    pub peak_memory_bytes: Option<u64>,
+    /// The most bytes it held, above those in use at its start ([`Meter::peak`]).
+    pub peak_memory: Bytes,
+    /// Bytes in use at its start.
+    pub memory_at_start: Bytes,
     /// sha256 of the tokens in the order in which they were trained on.
     pub data_order_sha256: String,
 }
@@ -98,11 +104,11 @@ pub struct Trained {
 /// # Errors
 /// A device that fails, or a checkpoint that cannot be written.
 pub fn train(training: &Training<'_>, on_step: &mut dyn FnMut(Step)) -> Result<Trained> {
+    let meter = Meter::start(training.device, training.memory_limit);
     let mut trainer = Trainer::new(training);
     let mut curves = Curves::default();
     let mut outcome = Outcome::Completed;
     let (mut skipped_steps, mut non_finite_in_a_row) = (0, 0);
-    let mut peak_memory_bytes = None;
     let mut data_order = Sha256::new();
     let began = Instant::now();
     let mut last_checkpoint = began;
@@ -112,18 +118,21 @@ pub fn train(training: &Training<'_>, on_step: &mut dyn FnMut(Step)) -> Result<T
         let step_began = Instant::now();
         let batch = training.batches.batch(index);
         data_order.update(bytemuck::cast_slice::<u32, u8>(&batch.inputs));
-        let step = trainer.step(index, &batch)?;
+        let step = match trainer.step(index, &batch, &meter) {
+            Err(Error::OutOfMemory { requested, .. }) => {
+                outcome = Outcome::OutOfMemory {
+                    requested_bytes: requested,
+                };
+                break;
+            }
+            step => step?,
+        };
         if index >= UNTIMED_STEPS {
             timed_seconds += step_began.elapsed().as_secs_f64();
             timed_tokens += step.n_tokens;
         }
         curves.push(step.loss_nats, step.gradient_norm);
         on_step(step);
-        let in_use = training
-            .device
-            .memory_pool_usage()
-            .map(|usage| usage.bytes_in_use);
-        peak_memory_bytes = peak_memory_bytes.max(in_use);
 
         if step.is_finite() {
             non_finite_in_a_row = 0;
@@ -157,7 +166,8 @@ pub fn train(training: &Training<'_>, on_step: &mut dyn FnMut(Step)) -> Result<T
         skipped_steps,
         seconds: began.elapsed().as_secs_f64(),
         tokens_per_second: (timed_tokens > 0).then(|| timed_tokens as f64 / timed_seconds),
-        peak_memory_bytes,
+        peak_memory: meter.peak(),
+        memory_at_start: meter.at_start(),
         data_order_sha256: format!("{:x}", data_order.finalize()),
     })
 }
@@ -182,7 +192,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// One optimiser step; a non-finite gradient changes nothing.
-    fn step(&mut self, index: u64, batch: &Batch) -> Result<Step> {
+    fn step(&mut self, index: u64, batch: &Batch, meter: &Meter) -> Result<Step> {
         let Training {
             config,
             model,
@@ -198,8 +208,8 @@ impl<'a> Trainer<'a> {
             shape: batch_shape,
         };
         let seq_len = batch_shape.seq_len;
-        let segments = segments(seq_len, config.segment_len.unwrap_or(seq_len));
-        let gradient = objective.gradient(&self.model, &sequences, &segments)?;
+        let segments = segments(seq_len, config.resident_len(seq_len));
+        let gradient = objective.gradient(&self.model, &sequences, &segments, Some(meter))?;
         let step = Step {
             index,
             loss_nats: gradient.loss_nats,
@@ -210,6 +220,7 @@ impl<'a> Trainer<'a> {
             let gradients = gradient.clipped(&self.model, config.gradient_clip_norm);
             let rate = learning_rate(config, index, n_steps);
             self.update(rate, gradients);
+            meter.sync_point("the optimiser's step")?;
         }
         Ok(step)
     }

@@ -140,7 +140,7 @@ impl Batch {
             shape: self.shape,
         };
         let whole = 0..self.shape.seq_len;
-        self.objective.gradient(model, &sequences, &[whole])
+        self.objective.gradient(model, &sequences, &[whole], None)
     }
 
     /// The losses before each of eight steps on this batch.

@@ -2,8 +2,8 @@
 
 use bkbench::config::{Budget, Config};
 use bkbench::results::{
-    Cell, CellKey, Curves, DivergenceCause, Evaluation, Finite, LongContextMetrics, Outcome,
-    Parameters, RunRecord, Warning,
+    Cell, CellKey, Curves, DivergenceCause, Evaluation, Finite, LongContextMetrics, Memory,
+    MemoryLedger, Outcome, Parameters, RunRecord, Warning,
 };
 use bkbench::units::Bytes;
 use serde_json::json;
@@ -89,7 +89,18 @@ fn cell(
         unigram_ce_nats: Finite::new(3.05).unwrap(),
         train_seconds: Finite::new(10.0).unwrap(),
         tokens_per_second: Finite::new(100.0),
-        peak_memory_bytes: Some(Bytes(1 << 20)),
+        memory: Memory {
+            estimated: MemoryLedger {
+                parameters: Bytes(1 << 17),
+                gradients: Bytes(1 << 17),
+                optimizer_states: Bytes(1 << 18),
+                activations_saved: Bytes(1 << 19),
+                activations_boundary: Bytes(1 << 10),
+                buffers: Bytes(1 << 12),
+            },
+            peak_memory_bytes: Bytes(1 << 20),
+            at_start_bytes: Bytes(1 << 21),
+        },
         weights_sha256: "00".into(),
         data_order_sha256: "00".into(),
     };

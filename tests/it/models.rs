@@ -254,6 +254,7 @@ fn a_repeated_pattern_is_learnt_by_the_models_and_not_by_the_control() {
             n_steps: 200,
             seed: 42,
             device: &support::cpu(),
+            memory_limit: None,
             checkpoint: folder.path().join("cell"),
         };
         let trained = train(&training, &mut |_| {}).unwrap();

@@ -65,7 +65,9 @@ fn gradient(objective: &Objective, model: &LanguageModel, segments: &[Range<usiz
             seq_len: SEQ_LEN,
         },
     };
-    objective.gradient(model, &sequences, segments).unwrap()
+    objective
+        .gradient(model, &sequences, segments, None)
+        .unwrap()
 }
 
 /// Seven pieces, no two of one length, down to a single position.

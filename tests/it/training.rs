@@ -57,6 +57,7 @@ fn run(
         n_steps,
         seed: 42,
         device,
+        memory_limit: None,
         checkpoint: folder.join("cell"),
     };
     train(&training, &mut |_| {}).unwrap()
@@ -195,7 +196,9 @@ fn the_global_norm_is_that_of_all_parameters_together() {
         },
     };
     let objective = Objective::new(&ModelConfig::default(), &TrainConfig::default(), 1, 0);
-    let gradient = objective.gradient(&model, &sequences, &[0..32]).unwrap();
+    let gradient = objective
+        .gradient(&model, &sequences, &[0..32], None)
+        .unwrap();
     let (reported, gradients) = (gradient.norm, gradient.gradients);
     let norm = |gradients: &GradientsParams| {
         let squared = optimiser::squared_norm(&model, gradients).unwrap();

@@ -10,7 +10,8 @@ use crate::eval::evaluate;
 use crate::models::registry::{ModelShape, ParameterCount};
 use crate::models::{BatchShape, weights};
 use crate::results::{
-    Cell, CellKey, Evaluation, Finite, LongContextMetrics, Outcome, Parameters, RunWriter, StepLine,
+    Cell, CellKey, Evaluation, Finite, LongContextMetrics, Memory, MemoryLedger, Outcome,
+    Parameters, RunWriter, StepLine,
 };
 use crate::train::{Trained, Training, learning_rate, train};
 use crate::{Error, Result};
@@ -31,13 +32,19 @@ impl Run<'_> {
         let key = CellKey::new(self.config, data, model, parameters, seq_len, seed, n_steps);
         let id = key.id()?;
         progress.start_cell(&format!("{model} N={seq_len} seed {seed}"), n_steps);
-        let n_tokens = self.config.train.batch_size * seq_len;
-        let (outcome, metrics) = match memory::misfit(shape, n_tokens, self.hardware) {
+        let (outcome, metrics) = match memory::misfit(shape, seq_len, self.config, self.hardware) {
             Some(skipped) => (skipped, None),
             None => match self.train(shape, seq_len, seed, &id, writer, progress) {
                 Ok((outcome, metrics)) => (outcome, Some(metrics)),
                 // What a device cannot do is the cell's outcome; the run goes on.
-                Err(Error::Device { doing, reason }) => (device_outcome(&doing, &reason), None),
+                Err(Error::OutOfMemory { requested, .. }) => {
+                    let requested_bytes = requested;
+                    (Outcome::OutOfMemory { requested_bytes }, None)
+                }
+                Err(Error::Device { doing, reason }) => {
+                    let reason = format!("while {doing}: {reason}");
+                    (Outcome::Failed { reason }, None)
+                }
                 Err(error) => return Err(error),
             },
         };
@@ -75,6 +82,7 @@ impl Run<'_> {
             n_steps: self.grid.n_steps,
             seed,
             device: &self.hardware.device,
+            memory_limit: self.config.device.memory_limit(),
             checkpoint: self.checkpoints.dir.join(id),
         };
         let mut logged = Ok(());
@@ -107,7 +115,10 @@ impl Run<'_> {
         if !self.checkpoints.keep {
             remove_checkpoint(&training.checkpoint)?;
         }
-        let metrics = metrics(&trained, evaluation, self.dataset.manifest.unigram_ce_nats)?;
+        let unigram = self.dataset.manifest.unigram_ce_nats;
+        let tensors = memory::tensors(self.hardware);
+        let estimated = memory::needs(shape, seq_len, config, tensors);
+        let metrics = metrics(&trained, evaluation, unigram, estimated)?;
         Ok((trained.outcome, metrics))
     }
 }
@@ -128,6 +139,7 @@ fn metrics(
     trained: &Trained,
     evaluation: Option<Evaluation>,
     unigram_ce_nats: f64,
+    estimated: MemoryLedger,
 ) -> Result<LongContextMetrics> {
     let curves = trained.curves.clone();
     Ok(LongContextMetrics {
@@ -143,7 +155,11 @@ fn metrics(
         unigram_ce_nats: Finite::new(unigram_ce_nats).unwrap_or_default(),
         train_seconds: Finite::new(trained.seconds).unwrap_or_default(),
         tokens_per_second: trained.tokens_per_second.and_then(Finite::new),
-        peak_memory_bytes: trained.peak_memory_bytes.map(crate::units::Bytes),
+        memory: Memory {
+            estimated,
+            peak_memory_bytes: trained.peak_memory,
+            at_start_bytes: trained.memory_at_start,
+        },
         weights_sha256: weights::sha256(&trained.model)?,
         data_order_sha256: trained.data_order_sha256.clone(),
     })
@@ -154,18 +170,6 @@ fn parameters(count: ParameterCount) -> Parameters {
         total: count.total as u64,
         non_embedding: count.non_embedding as u64,
         active: count.active as u64,
-    }
-}
-
-/// Out of memory is not a failure of the model or of the driver.
-fn device_outcome(doing: &str, reason: &str) -> Outcome {
-    if reason.contains("allocate") || reason.contains("out of memory") {
-        return Outcome::OutOfMemory {
-            requested_bytes: None,
-        };
-    }
-    Outcome::Failed {
-        reason: format!("while {doing}: {reason}"),
     }
 }
 

@@ -65,6 +65,7 @@ impl Run<'_> {
                 for shape in &self.grid.shapes {
                     let cell = self.cell(shape, seq_len, seed, &record.data, writer, progress)?;
                     record.warnings.extend(warnings::nothing_learned(&cell));
+                    record.warnings.extend(warnings::memory_estimate_off(&cell));
                     record.push(cell);
                     writer.save(&record)?;
                 }

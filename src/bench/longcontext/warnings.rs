@@ -2,7 +2,7 @@
 
 use super::Run;
 use crate::models::registry::{ModelShape, ParameterCount};
-use crate::results::{Cell, Finite, Warning};
+use crate::results::{Cell, Finite, Outcome, Warning};
 
 /// From this many steps on a run may speak of stability.
 const STEPS_FOR_A_CLAIM: u64 = 200;
@@ -12,6 +12,8 @@ const SEEDS_FOR_A_CLAIM: u64 = 5;
 const LEARNED_NATS: f64 = 0.2;
 /// A size that was not matched is mentioned from this ratio on.
 const UNEQUAL_RATIO: f64 = 2.0;
+/// An estimate of memory that is further off is mentioned.
+const ESTIMATE_OFF: f64 = 0.15;
 
 impl Run<'_> {
     /// What is known before anything is trained.
@@ -83,5 +85,19 @@ pub(super) fn nothing_learned(cell: &Cell) -> Option<Warning> {
         seed: cell.seed,
         nll_nats: evaluation.nll_nats,
         needed_nats: Finite::new(needed).unwrap_or_default(),
+    })
+}
+
+/// Only a training that went to its end has shown all that it holds.
+pub(super) fn memory_estimate_off(cell: &Cell) -> Option<Warning> {
+    let memory = cell.metrics.as_ref()?.memory;
+    let completed = cell.outcome == Outcome::Completed;
+    let off = (memory.estimated_over_measured()? - 1.0).abs();
+    (completed && off > ESTIMATE_OFF).then(|| Warning::MemoryEstimateOff {
+        model: cell.model.clone(),
+        seq_len: cell.seq_len,
+        seed: cell.seed,
+        estimated: memory.estimated.total(),
+        measured: memory.peak_memory_bytes,
     })
 }

@@ -5,11 +5,13 @@ mod args;
 use std::path::{Path, PathBuf};
 
 use super::progress::Reporter;
-use crate::bench::Progress;
+use crate::accounting::Tensors;
 use crate::bench::longcontext::{self, Checkpoints};
+use crate::bench::{Progress, memory};
 use crate::config::{Budget, Config};
-use crate::data;
+use crate::data::{self, Tokenizer};
 use crate::hardware::{self, DeviceChoice};
+use crate::models::registry::{Architecture, matched_shapes};
 use crate::report::plot::stability;
 use crate::report::table::table;
 use crate::results::{GuideFile, ResultsFile, RunRecord, RunWriter, Warning};
@@ -28,7 +30,7 @@ const RESULTS_DIR: &str = "results";
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let config = args.resolve()?;
     if args.dry_run {
-        print!("{}", grid(&config));
+        print!("{}", grid(&config)?);
         return Ok(());
     }
     let guide_file = args.output.as_deref().map(GuideFile::reserve).transpose()?;
@@ -116,8 +118,8 @@ fn draw(record: RunRecord, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The cells a configuration asks for, in words.
-fn grid(config: &Config) -> String {
+/// The cells a configuration asks for, and the memory that each model needs for one, in words.
+fn grid(config: &Config) -> Result<String> {
     let names: Vec<&str> = config.models.names().collect();
     let lengths = &config.longcontext.seq_lengths;
     let n_cells = ((names.len() * lengths.len()) as u64).saturating_mul(config.seeds.count);
@@ -131,8 +133,19 @@ fn grid(config: &Config) -> String {
         config.seeds.count,
         config.seeds.first
     );
-    let line = |&length: &usize| {
-        let length = length as u64;
+    let vocab_size = Tokenizer::new(&config.data.tokenizer)?.vocab_size();
+    let models: Vec<Architecture> = names
+        .iter()
+        .map(|name| Architecture::parse(name))
+        .collect::<Result<_>>()?;
+    let shapes = matched_shapes(&models, &config.model, vocab_size)?;
+    // Without opening a device: the CPU's counts, which are the larger ones, unless an adapter is named.
+    let tensors = match config.device.name.parse()? {
+        DeviceChoice::Auto | DeviceChoice::Cpu => Tensors::OnHeap,
+        DeviceChoice::Cuda | DeviceChoice::Wgpu { .. } => Tensors::OnAdapter,
+    };
+    let lines = |&seq_len: &usize| {
+        let length = seq_len as u64;
         let budget = match config.train.budget {
             Budget::Steps(steps) => {
                 let sequences = steps.saturating_mul(config.train.batch_size as u64);
@@ -143,9 +156,17 @@ fn grid(config: &Config) -> String {
                 format!("as many steps as {epochs} epoch(s) take at the longest length")
             }
         };
-        format!("  N = {}: {budget}\n", Count(length))
+        let memory = shapes.iter().map(|shape| {
+            let needs = memory::needs(shape, seq_len, &config.train, tensors);
+            format!("    {} needs {needs}\n", shape.architecture.name())
+        });
+        format!(
+            "  N = {}: {budget}\n{}",
+            Count(length),
+            memory.collect::<String>()
+        )
     };
-    std::iter::once(head)
-        .chain(lengths.iter().map(line))
-        .collect()
+    Ok(std::iter::once(head)
+        .chain(lengths.iter().map(lines))
+        .collect())
 }

@@ -23,7 +23,7 @@ use crate::{Error, Result};
 use autodiff::SelectiveScanBackend;
 
 /// Time steps between two kept states.
-const CHUNK: usize = 16;
+pub(crate) const CHUNK: usize = 16;
 
 /// What the recurrence reads, all on one device.
 #[derive(Debug, Clone)]

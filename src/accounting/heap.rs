@@ -1,0 +1,85 @@
+//! The process's allocator with two counters: bytes allocated now, and the most since the last reset.
+//!
+//! Every allocation counts alike, whether the system takes it from a heap or maps pages for it; memory that
+//! others map (a token cache on disk, a graphics driver) does not count. Ours and no crate's, because those at
+//! hand leave `alloc_zeroed` and `realloc` to their defaults, which touch every page and copy.
+
+#![allow(
+    unsafe_code,
+    reason = "an allocator cannot be written without it; this one only counts"
+)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+static HIGHEST: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Bytes allocated now.
+pub(super) fn in_use() -> u64 {
+    IN_USE.load(Relaxed) as u64
+}
+
+/// The most bytes allocated at once since the last [`reset_highest`].
+pub(super) fn highest() -> u64 {
+    HIGHEST.load(Relaxed) as u64
+}
+
+/// Starts a new high-water mark at what is allocated now.
+pub(super) fn reset_highest() {
+    HIGHEST.store(IN_USE.load(Relaxed), Relaxed);
+}
+
+struct Counting;
+
+fn grew(by: usize) {
+    let now = IN_USE.fetch_add(by, Relaxed) + by;
+    // Most allocations set no mark: a load is cheaper than a write that other threads must see.
+    if now > HIGHEST.load(Relaxed) {
+        HIGHEST.fetch_max(now, Relaxed);
+    }
+}
+
+fn shrank(by: usize) {
+    IN_USE.fetch_sub(by, Relaxed);
+}
+
+// SAFETY: every call is handed to the system's allocator unchanged, and so are its promises.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are the system's.
+        let pointer = unsafe { System.alloc(layout) };
+        if !pointer.is_null() {
+            grew(layout.size());
+        }
+        pointer
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        let pointer = unsafe { System.alloc_zeroed(layout) };
+        if !pointer.is_null() {
+            grew(layout.size());
+        }
+        pointer
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) };
+        shrank(layout.size());
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: as above.
+        let moved = unsafe { System.realloc(pointer, layout, new_size) };
+        if !moved.is_null() {
+            shrank(layout.size());
+            grew(new_size);
+        }
+        moved
+    }
+}

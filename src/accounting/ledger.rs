@@ -1,0 +1,160 @@
+//! What a training will need, from shapes alone.
+//!
+//! The counts follow the models' forward passes, line by line, under burn's autodiff without checkpointing:
+//! each node keeps the tensors its derivative reads, tensors that several nodes keep count once, and an
+//! elementwise operation writes into an operand that nobody else holds. A test compares them with what
+//! trainings are seen to hold.
+
+use crate::models::registry::{Architecture, ModelShape};
+use crate::ops::selective_scan;
+use crate::results::MemoryLedger;
+use crate::units::Bytes;
+
+/// Where tensors live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tensors {
+    /// On the process's heap, with everything else (CPU backend): the most held at any time.
+    OnHeap,
+    /// On a device that wgpu reaches: the most that tensors hold after forward, backward or optimiser.
+    OnAdapter,
+}
+
+/// One optimiser step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workload {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of a sequence.
+    pub seq_len: usize,
+    /// Tokens of a sequence whose activations exist at once; `seq_len` where sequences are trained whole.
+    pub segment: usize,
+    /// Rows of logits that exist at once.
+    pub loss_chunk_tokens: usize,
+    /// Whether only the inputs of the layers are kept, and a layer is computed again for its backward pass.
+    pub layer_by_layer: bool,
+    /// Whether the states between segments wait on the host.
+    pub states_on_host: bool,
+}
+
+/// Bytes of an f32 or a u32.
+const WORD: u64 = 4;
+/// What burn's optimiser and modules keep beside the values of a parameter on the CPU, as the heap shows.
+const BESIDE_A_PARAMETER: u64 = 4 << 10;
+
+/// What training `shape` holds at the moment at which it holds most: in the loss, after the backward pass, or
+/// while a checkpoint is written.
+pub fn estimate(shape: &ModelShape, work: Workload, tensors: Tensors) -> MemoryLedger {
+    let ModelShape {
+        d_model,
+        vocab_size,
+        n_layers,
+        ..
+    } = *shape;
+    let n_tokens = work.batch * work.segment;
+    let n_segments = work.seq_len.div_ceil(work.segment);
+    let in_segments = u64::from(n_segments > 1);
+    let on_heap = u64::from(tensors == Tensors::OnHeap);
+    let bytes = |words: usize| WORD * words as u64;
+
+    let parameters = bytes(shape.parameters().total);
+    let states = 2 * parameters + on_heap * BESIDE_A_PARAMETER * n_parameter_tensors(shape) as u64;
+    // A state before each segment, and the cotangent of the one after the last.
+    let boundaries = bytes((n_segments + 1) * n_layers * work.batch * state_words(shape));
+    let boundary = if work.states_on_host {
+        on_heap * boundaries
+    } else {
+        boundaries
+    };
+    // Inputs and targets, of the step and of the segment.
+    let ids = on_heap * bytes(2 * (work.batch * work.seq_len + n_tokens));
+    // The embedding's rows and its ids, the last normalisation, and the gradient of what the head reads.
+    let shell = n_tokens * (4 * d_model + 3);
+    let layer = saved_words(shape, work.batch, work.segment);
+    // Pieces and whole of the last gradient, or the logits with the operand that a product packs.
+    let chunk = work.loss_chunk_tokens.min(n_tokens);
+    let in_loss = on_heap * bytes((n_tokens * d_model).max(chunk * (vocab_size + d_model)));
+    let in_layers = n_layers * n_tokens * d_model;
+    let (saved, buffers) = if work.layer_by_layer {
+        (shell.max(layer + n_tokens * d_model) + in_layers, 0)
+    } else {
+        (shell + n_layers * layer, in_loss)
+    };
+
+    let ledger = |gradients, saved, buffers| MemoryLedger {
+        parameters: Bytes(parameters),
+        gradients: Bytes(gradients),
+        optimizer_states: Bytes(states),
+        activations_saved: Bytes(saved),
+        activations_boundary: Bytes(boundary),
+        buffers: Bytes(buffers),
+    };
+    let head = bytes(vocab_size * d_model);
+    let loss = ledger(in_segments * parameters + head, bytes(saved), buffers + ids);
+    let backward = ledger((1 + in_segments) * parameters, 0, ids);
+    // The moments are copied to the host before they are written.
+    let checkpoint = ledger(0, 0, on_heap * 2 * parameters + ids);
+    [backward, checkpoint]
+        .into_iter()
+        .fold(loss, |most, other| {
+            if other.total() > most.total() {
+                other
+            } else {
+                most
+            }
+        })
+}
+
+/// Words that one layer's forward pass keeps for a segment of `batch` sequences.
+fn saved_words(shape: &ModelShape, batch: usize, segment: usize) -> usize {
+    let d = shape.d_model;
+    let n_tokens = batch * segment;
+    // The residual stream, the normalised rows before and after their weight, mean square and root.
+    let around = 3 * d + 2;
+    match shape.architecture {
+        Architecture::Mamba => {
+            let (inner, d_state) = (shape.d_inner(), shape.d_state);
+            // Of width d_inner: x and z together, x by itself, the convolution, the step size, y with the
+            // skip, the sigmoid and the silu of the gate, the gated y.
+            let wide = 9 * inner;
+            // The selection, and B and C by themselves.
+            let narrow = shape.dt_rank + 4 * d_state;
+            let chunks = segment.div_ceil(selective_scan::CHUNK) + 1;
+            n_tokens * (around + wide + narrow) + batch * chunks * d_state * inner
+        }
+        Architecture::ResNetBk | Architecture::NoMixer => {
+            let (top_k, n_experts) = (shape.top_k, shape.n_experts);
+            // Rows of the experts, padded: what they read and both sides of their nonlinearity, their token.
+            let rows = padded(n_tokens * top_k) * (d + 2 * shape.expert_hidden + 1);
+            // Each choice: the experts' rows in the order of the tokens, one-hot choice, gate, slot.
+            let choices = top_k * (d + n_experts + 2);
+            // The other branch before its scale; the router's logits and exponentials, and their sum.
+            let routed = d + 2 * n_experts + 1;
+            // The potential before and after its bounds, their mask, the resolvent.
+            let mixer = 5;
+            rows + n_tokens * (around + choices + routed + mixer)
+        }
+    }
+}
+
+/// Rows of all experts when the routing is balanced: padding in quarter steps between powers of two adds
+/// between none and a quarter, a tenth on average.
+fn padded(rows: usize) -> usize {
+    rows + rows / 10
+}
+
+/// Words of the state of one layer and sequence.
+fn state_words(shape: &ModelShape) -> usize {
+    match shape.architecture {
+        Architecture::Mamba => shape.d_inner() * (shape.d_conv - 1 + shape.d_state),
+        Architecture::ResNetBk | Architecture::NoMixer => 2,
+    }
+}
+
+/// Tensors of parameters, whatever their size.
+fn n_parameter_tensors(shape: &ModelShape) -> usize {
+    let block = match shape.architecture {
+        Architecture::Mamba => 9 + 2 * usize::from(shape.projection_bias),
+        Architecture::ResNetBk | Architecture::NoMixer => 7 + 4 * shape.n_experts,
+    };
+    2 + shape.n_layers * (1 + block)
+}
