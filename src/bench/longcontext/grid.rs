@@ -7,7 +7,7 @@ use crate::models::registry::{Architecture, ModelShape, matched_shapes};
 use crate::{Error, Result};
 
 /// Segments of this length cost little in launches and keep little in memory, on every class of adapter tried.
-const SEGMENT_LEN: usize = 4096;
+pub const SEGMENT_LEN: usize = 4096;
 
 /// The cells of a run, before any of them is trained.
 #[derive(Debug, Clone)]

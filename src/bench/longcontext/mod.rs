@@ -13,7 +13,7 @@ use crate::hardware::Hardware;
 use crate::results::{RunRecord, RunWriter};
 use crate::{Error, Result};
 
-pub use grid::Grid;
+pub use grid::{Grid, SEGMENT_LEN};
 
 /// Where checkpoints lie, one folder a cell.
 #[derive(Debug, Clone)]
