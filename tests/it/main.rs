@@ -10,6 +10,7 @@ mod embedding;
 mod hardware;
 mod linear_cross_entropy;
 mod made_up;
+mod memory;
 mod models;
 mod plain;
 mod plots;
