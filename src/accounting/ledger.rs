@@ -32,7 +32,7 @@ pub struct Workload {
     pub loss_chunk_tokens: usize,
     /// Whether only the inputs of the layers are kept, and a layer is computed again for its backward pass.
     pub layer_by_layer: bool,
-    /// Whether the states between segments wait on the host.
+    /// Whether the states between segments and the optimiser's moments wait on the host.
     pub states_on_host: bool,
 }
 
@@ -57,19 +57,16 @@ pub fn estimate(shape: &ModelShape, work: Workload, tensors: Tensors) -> MemoryL
     let bytes = |words: usize| WORD * words as u64;
 
     let parameters = bytes(shape.parameters().total);
-    let states = 2 * parameters + on_heap * BESIDE_A_PARAMETER * n_parameter_tensors(shape) as u64;
+    let moments = 2 * parameters + on_heap * BESIDE_A_PARAMETER * n_parameter_tensors(shape) as u64;
     // A state before each segment, and the cotangent of the one after the last.
     let boundaries = bytes((n_segments + 1) * n_layers * work.batch * state_words(shape));
-    let boundary = if work.states_on_host {
-        on_heap * boundaries
-    } else {
-        boundaries
-    };
+    let counted = on_heap.max(u64::from(!work.states_on_host));
+    let (moments, boundaries) = (counted * moments, counted * boundaries);
     // Inputs and targets, of the step and of the segment.
     let ids = on_heap * bytes(2 * (work.batch * work.seq_len + n_tokens));
     // The embedding's rows and its ids, the last normalisation, and the gradient of what the head reads.
     let shell = n_tokens * (4 * d_model + 3);
-    let layer = saved_words(shape, work.batch, work.segment);
+    let layer = saved_words(shape, work.batch, work.segment, tensors);
     // Pieces and whole of the last gradient, or the logits with the operand that a product packs.
     let chunk = work.loss_chunk_tokens.min(n_tokens);
     let in_loss = on_heap * bytes((n_tokens * d_model).max(chunk * (vocab_size + d_model)));
@@ -83,9 +80,9 @@ pub fn estimate(shape: &ModelShape, work: Workload, tensors: Tensors) -> MemoryL
     let ledger = |gradients, saved, buffers| MemoryLedger {
         parameters: Bytes(parameters),
         gradients: Bytes(gradients),
-        optimizer_states: Bytes(states),
+        optimizer_states: Bytes(moments),
         activations_saved: Bytes(saved),
-        activations_boundary: Bytes(boundary),
+        activations_boundary: Bytes(boundaries),
         buffers: Bytes(buffers),
     };
     let head = bytes(vocab_size * d_model);
@@ -105,7 +102,7 @@ pub fn estimate(shape: &ModelShape, work: Workload, tensors: Tensors) -> MemoryL
 }
 
 /// Words that one layer's forward pass keeps for a segment of `batch` sequences.
-fn saved_words(shape: &ModelShape, batch: usize, segment: usize) -> usize {
+fn saved_words(shape: &ModelShape, batch: usize, segment: usize, tensors: Tensors) -> usize {
     let d = shape.d_model;
     let n_tokens = batch * segment;
     // The residual stream, the normalised rows before and after their weight, mean square and root.
@@ -113,13 +110,17 @@ fn saved_words(shape: &ModelShape, batch: usize, segment: usize) -> usize {
     match shape.architecture {
         Architecture::Mamba => {
             let (inner, d_state) = (shape.d_inner(), shape.d_state);
-            // Of width d_inner: x and z together, x by itself, the convolution, the step size, y with the
-            // skip, the sigmoid and the silu of the gate, the gated y.
-            let wide = 9 * inner;
-            // The selection, and B and C by themselves.
-            let narrow = shape.dt_rank + 4 * d_state;
+            // Of width d_inner: x and z together, the convolution, the step size, y with the skip, the
+            // sigmoid and the silu of the gate, the gated y.
+            let wide = 8 * inner;
+            let selection = shape.dt_rank + 2 * d_state;
+            // The CPU backend copies columns when it folds them into sequences: x, B and C.
+            let columns = match tensors {
+                Tensors::OnHeap => inner + 2 * d_state,
+                Tensors::OnAdapter => 0,
+            };
             let chunks = segment.div_ceil(selective_scan::CHUNK) + 1;
-            n_tokens * (around + wide + narrow) + batch * chunks * d_state * inner
+            n_tokens * (around + wide + selection + columns) + batch * chunks * d_state * inner
         }
         Architecture::ResNetBk | Architecture::NoMixer => {
             let (top_k, n_experts) = (shape.top_k, shape.n_experts);

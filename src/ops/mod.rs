@@ -15,4 +15,12 @@ pub mod resolvent_diag;
 pub mod selective_scan;
 mod sums;
 
+use burn::tensor::Tensor;
+
 pub use launch::dispatches;
+
+/// The values of a slice in memory of their own: on the CPU a slice keeps all of what it was cut from, which for
+/// the last state of a segment is the whole segment.
+pub(crate) fn compact<const D: usize>(slice: Tensor<D>) -> Tensor<D> {
+    slice.mul_scalar(1)
+}

@@ -118,12 +118,8 @@ fn a_cell_that_cannot_fit_is_skipped_and_the_others_run() {
             other => panic!("{}: {other:?}", cell.model),
         }
     }
-    assert!(
-        !record
-            .warnings
-            .iter()
-            .any(|warning| matches!(warning, Warning::MemoryEstimateOff { .. }))
-    );
+    let off = |warning: &Warning| matches!(warning, Warning::MemoryEstimateOff { .. });
+    assert!(!record.warnings.iter().any(off), "{:?}", record.warnings);
 }
 
 /// Runs the body of `test` in a process whose heap nobody else uses.

@@ -12,8 +12,10 @@ const SEEDS_FOR_A_CLAIM: u64 = 5;
 const LEARNED_NATS: f64 = 0.2;
 /// A size that was not matched is mentioned from this ratio on.
 const UNEQUAL_RATIO: f64 = 2.0;
-/// An estimate of memory that is further off is mentioned.
+/// An estimate of memory that is further off is mentioned,
 const ESTIMATE_OFF: f64 = 0.15;
+/// unless by no more than what libraries allocate once and keep (3 MiB in the first cell of a process).
+const ALLOCATED_ONCE: u64 = 4 << 20;
 
 impl Run<'_> {
     /// What is known before anything is trained.
@@ -93,11 +95,18 @@ pub(super) fn memory_estimate_off(cell: &Cell) -> Option<Warning> {
     let memory = cell.metrics.as_ref()?.memory;
     let completed = cell.outcome == Outcome::Completed;
     let off = (memory.estimated_over_measured()? - 1.0).abs();
-    (completed && off > ESTIMATE_OFF).then(|| Warning::MemoryEstimateOff {
-        model: cell.model.clone(),
-        seq_len: cell.seq_len,
-        seed: cell.seed,
-        estimated: memory.estimated.total(),
-        measured: memory.peak_memory_bytes,
+    let bytes = memory
+        .estimated
+        .total()
+        .0
+        .abs_diff(memory.peak_memory_bytes.0);
+    (completed && off > ESTIMATE_OFF && bytes > ALLOCATED_ONCE).then(|| {
+        Warning::MemoryEstimateOff {
+            model: cell.model.clone(),
+            seq_len: cell.seq_len,
+            seed: cell.seed,
+            estimated: memory.estimated.total(),
+            measured: memory.peak_memory_bytes,
+        }
     })
 }

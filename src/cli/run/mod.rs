@@ -145,6 +145,8 @@ fn grid(config: &Config) -> Result<String> {
         DeviceChoice::Auto | DeviceChoice::Cpu => Tensors::OnHeap,
         DeviceChoice::Cuda | DeviceChoice::Wgpu { .. } => Tensors::OnAdapter,
     };
+    let mut train = config.train.clone();
+    train.segment_len.get_or_insert(longcontext::SEGMENT_LEN);
     let lines = |&seq_len: &usize| {
         let length = seq_len as u64;
         let budget = match config.train.budget {
@@ -158,7 +160,7 @@ fn grid(config: &Config) -> Result<String> {
             }
         };
         let memory = shapes.iter().map(|shape| {
-            let needs = memory::needs(shape, seq_len, &config.train, tensors);
+            let needs = memory::needs(shape, seq_len, &train, tensors);
             format!("    {} needs {needs}\n", shape.architecture.name())
         });
         format!(

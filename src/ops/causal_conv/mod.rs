@@ -15,6 +15,7 @@ mod wgsl;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
+use super::compact;
 use crate::{Error, Result};
 use autodiff::CausalConvBackend;
 
@@ -56,7 +57,7 @@ pub fn infer(
             1,
         )
     } else {
-        x.clone().slice_dim(1, seq_len - n_state..seq_len)
+        compact(x.clone().slice_dim(1, seq_len - n_state..seq_len))
     };
     let y = Tensor::from_dispatch(Dispatch::causal_conv_infer(
         x.into_dispatch(),

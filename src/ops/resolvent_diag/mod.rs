@@ -20,6 +20,7 @@ mod wgsl;
 use burn::backend::Dispatch;
 use burn::tensor::{Tensor, TensorData};
 
+use super::compact;
 use crate::hardware::read;
 use crate::{Error, Result};
 use autodiff::ResolventDiagBackend;
@@ -82,10 +83,7 @@ pub fn infer(
         g0.into_dispatch(),
         bounds,
     ));
-    let g_last = g
-        .clone()
-        .slice_dim(1, seq - 1..seq)
-        .reshape([batch, 2 * heads]);
+    let g_last = compact(g.clone().slice_dim(1, seq - 1..seq)).reshape([batch, 2 * heads]);
     Ok((g, g_last))
 }
 

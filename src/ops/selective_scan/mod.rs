@@ -18,6 +18,7 @@ mod wgsl;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
+use super::compact;
 use crate::hardware::adapter_of;
 use crate::{Error, Result};
 use autodiff::SelectiveScanBackend;
@@ -63,7 +64,7 @@ pub fn infer(inputs: Inputs, h0: Tensor<3>) -> Result<(Tensor<3>, Tensor<3>)> {
     );
     let states = Tensor::<4>::from_dispatch(states);
     let last = states.dims()[1] - 1;
-    let h_last = states.slice_dim(1, last..=last).squeeze_dim::<3>(1);
+    let h_last = compact(states.slice_dim(1, last..=last)).squeeze_dim::<3>(1);
     Ok((Tensor::from_dispatch(y), h_last.swap_dims(1, 2)))
 }
 
