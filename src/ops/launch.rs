@@ -74,7 +74,8 @@ pub(crate) fn upload(like: &CubeTensor, words: &[u32]) -> CubeTensor {
 pub(crate) struct Work {
     /// How many.
     pub(crate) workgroups: usize,
-    /// Passes of the kernel's innermost loops in one, over all its invocations.
+    /// Passes of the kernel's innermost loops in one, over all its invocations. A pass that moves or computes
+    /// much counts as several, by what llvmpipe takes for it.
     pub(crate) steps: usize,
 }
 
@@ -98,8 +99,9 @@ impl Work {
 }
 
 /// Steps of one dispatch. Systems end a dispatch that keeps a screen waiting: some within a second, so a
-/// slow adapter should need no more than 100 ms. llvmpipe on two cores takes 1 to 10 ns a step, by
-/// measurement; that a GPU takes a 16th of it and a discrete one a 64th is on the safe side, by reasoning.
+/// slow adapter should need no more than 100 ms. llvmpipe on two cores that other work kept busy took
+/// 4 to 17 ns a step; that a GPU takes a 16th of it and a discrete one a 64th is an assumption on the safe
+/// side.
 fn steps_per_dispatch(kind: Kind) -> usize {
     match kind {
         Kind::Software => 1 << 22,

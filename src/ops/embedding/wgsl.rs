@@ -18,7 +18,7 @@ impl EmbeddingBackend for CubeBackend {
         launch(
             &catalog::EMBEDDING_FWD,
             &Spec::new().u32("WG_SIZE", WG_SIZE),
-            Work::items(ids.len() * d, WG_SIZE, 1),
+            Work::items(ids.len() * d, WG_SIZE, 4),
             &[&upload(&weight, ids), &weight, &y],
             &[ids.len() as u32, d as u32],
         );

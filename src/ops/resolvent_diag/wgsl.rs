@@ -34,7 +34,7 @@ impl ResolventDiagBackend for CubeBackend {
             launch(
                 &catalog::RESOLVENT_DIAG_FWD_REDUCE,
                 &spec,
-                Work::items(batch * n_chunks * heads, WG_SIZE, plan.chunk),
+                Work::items(batch * n_chunks * heads, WG_SIZE, 2 * plan.chunk),
                 &[&diag, &coupling, &shift, &maps],
                 &[batch, seq, heads, plan.chunk].map(|n| n as u32),
             );
@@ -42,7 +42,7 @@ impl ResolventDiagBackend for CubeBackend {
             launch(
                 &catalog::RESOLVENT_DIAG_FWD_SPINE,
                 &self::spec(),
-                Work::items(batch * heads, WG_SIZE, n_chunks),
+                Work::items(batch * heads, WG_SIZE, 2 * n_chunks),
                 &[&maps, &g0, &carry],
                 &[batch, n_chunks, heads].map(|n| n as u32),
             );
@@ -60,7 +60,7 @@ impl ResolventDiagBackend for CubeBackend {
             Work::items(
                 batch * n_chunks * columns,
                 WG_SIZE,
-                (warm_up + plan.chunk) * heads / columns,
+                4 * (warm_up + plan.chunk) * heads / columns,
             ),
             &[&diag, &coupling, &shift, &carry, &g],
             &[batch, seq, columns, plan.chunk, warm_up, n_carried].map(|n| n as u32),
@@ -98,7 +98,7 @@ impl ResolventDiagGradient for CubeBackend {
             launch(
                 &catalog::RESOLVENT_DIAG_BWD_REDUCE,
                 &spec,
-                work(plan.chunk),
+                work(2 * plan.chunk),
                 &[&coupling, &g, &d_g, &maps],
                 &sizes,
             );
@@ -106,7 +106,7 @@ impl ResolventDiagGradient for CubeBackend {
             launch(
                 &catalog::RESOLVENT_DIAG_BWD_SPINE,
                 &self::spec(),
-                Work::items(batch * heads, WG_SIZE, n_chunks),
+                Work::items(batch * heads, WG_SIZE, 2 * n_chunks),
                 &[&maps, &g0, &d_g_last, &ends],
                 &[batch, n_chunks, heads].map(|n| n as u32),
             );
@@ -119,7 +119,7 @@ impl ResolventDiagGradient for CubeBackend {
         launch(
             &catalog::RESOLVENT_DIAG_BWD,
             &spec.bool("CARRIED", plan.warm_up.is_none()),
-            work(warm_up + plan.chunk),
+            work(8 * (warm_up + plan.chunk)),
             &[
                 &coupling,
                 &g,

@@ -51,7 +51,7 @@ impl Launcher {
         Spec::new().bool("SOFTPLUS", self.softplus)
     }
 
-    /// An invocation runs the states of one channel through one chunk so many times.
+    /// An invocation runs the states of one channel through one chunk, so many times.
     fn per_channel(self, times: usize) -> Work {
         let items = self.batch * self.n_chunks * self.d_inner;
         Work::items(items, WG_SIZE, times * CHUNK * self.d_state)
@@ -60,7 +60,7 @@ impl Launcher {
     /// An invocation carries one state through all chunks.
     fn per_state(self) -> Work {
         let items = self.batch * self.d_state * self.d_inner;
-        Work::items(items, WG_SIZE, self.n_chunks)
+        Work::items(items, WG_SIZE, 2 * self.n_chunks)
     }
 }
 
