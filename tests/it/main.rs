@@ -6,6 +6,7 @@ mod causal_conv;
 mod cli;
 mod compare;
 mod data;
+mod dispatches;
 mod embedding;
 mod hardware;
 mod linear_cross_entropy;
