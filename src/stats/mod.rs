@@ -66,6 +66,25 @@ pub fn sample_sd(values: &[f64]) -> Option<f64> {
     Some((squares / (values.len() - 1) as f64).sqrt())
 }
 
+/// The middle value, or the mean of the two in the middle; `None` for an empty slice.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let upper = *sorted.get(sorted.len() / 2)?;
+    let lower = sorted[(sorted.len() - 1) / 2];
+    Some(f64::midpoint(lower, upper))
+}
+
+/// Standard deviation as estimated from the median absolute deviation from the median, which outliers hardly move:
+/// 1.4826 times it, the ratio of the two for a normal distribution. `None` for an empty slice.
+///
+/// Source: Hampel (1974).
+pub fn robust_sd(values: &[f64]) -> Option<f64> {
+    let centre = median(values)?;
+    let deviations: Vec<f64> = values.iter().map(|value| (value - centre).abs()).collect();
+    Some(1.4826 * median(&deviations)?)
+}
+
 /// Quantile of Student's t with `degrees_of_freedom` >= 1 at `probability` in (0, 1).
 pub fn t_quantile(probability: f64, degrees_of_freedom: usize) -> Option<f64> {
     let t = StudentsT::new(0.0, 1.0, degrees_of_freedom as f64).ok()?;
@@ -118,6 +137,16 @@ mod tests {
         close(interval.high - estimate.mean, 0.345, 5e-4);
         close(estimate.mean - interval.low, 0.345, 5e-4);
         assert_eq!(estimate.n, 5);
+    }
+
+    #[test]
+    fn median_and_robust_deviation_are_those_of_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 100.0]), Some(3.0));
+        assert_eq!(median(&[4.0, 1.0, 2.0, 100.0]), Some(3.0));
+        // Distances from 3: 2, 1, 0, 1, 97.
+        assert_eq!(robust_sd(&[1.0, 2.0, 3.0, 4.0, 100.0]), Some(1.4826));
+        assert_eq!(robust_sd(&[5.0]), Some(0.0));
+        assert_eq!((median(&[]), robust_sd(&[])), (None, None));
     }
 
     #[test]
