@@ -102,6 +102,10 @@ impl Outcome {
 pub enum DivergenceCause {
     /// The loss or the gradient was not finite in five steps running.
     NonFinite,
+    /// The smoothed loss rose far above that of the start.
+    BlowUp,
+    /// The smoothed loss rose far above its minimum and stayed there.
+    NoRecovery,
 }
 
 /// Everything that determines a cell.

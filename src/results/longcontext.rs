@@ -62,6 +62,15 @@ impl Curves {
         self.gradient_norm.push(Finite::new(gradient_norm));
     }
 
+    /// Loss and gradient norm of every step, NaN where one was not finite.
+    pub fn steps(&self) -> impl Iterator<Item = (f64, f64)> {
+        let value = |value: &Option<Finite>| value.map_or(f64::NAN, Finite::get);
+        self.loss_nats
+            .iter()
+            .map(value)
+            .zip(self.gradient_norm.iter().map(value))
+    }
+
     /// Mean of the finite losses among the last tenth of the steps (at least one step).
     pub fn final_loss_nats(&self) -> Option<Finite> {
         let n_final = (self.loss_nats.len() as f64 * FINAL_FRACTION).ceil() as usize;

@@ -4,6 +4,7 @@ mod checkpoint;
 mod gradient;
 pub mod optimiser;
 mod schedule;
+pub mod stability;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -16,18 +17,17 @@ use sha2::{Digest, Sha256};
 pub use checkpoint::Checkpoint;
 pub use gradient::{Gradient, Objective, Sequences, segments};
 pub use schedule::learning_rate;
+use stability::Stability;
 
 use crate::accounting::memory::Meter;
 use crate::config::{ModelConfig, TrainConfig};
 use crate::data::{Batch, Batches};
 use crate::models::registry::ModelShape;
 use crate::models::{BatchShape, LanguageModel};
-use crate::results::{Curves, DivergenceCause, Outcome};
+use crate::results::{Curves, Outcome};
 use crate::units::Bytes;
 use crate::{Error, Result};
 
-/// This many non-finite steps in a row end a training.
-const NON_FINITE_LIMIT: u64 = 5;
 /// Steps that are not timed: the first ones build pipelines and grow the memory pools.
 const UNTIMED_STEPS: u64 = 3;
 
@@ -108,7 +108,8 @@ pub fn train(training: &Training<'_>, on_step: &mut dyn FnMut(Step)) -> Result<T
     let mut trainer = Trainer::new(training);
     let mut curves = Curves::default();
     let mut outcome = Outcome::Completed;
-    let (mut skipped_steps, mut non_finite_in_a_row) = (0, 0);
+    let mut stability = Stability::new(training.shape.vocab_size, training.n_steps);
+    let mut skipped_steps = 0;
     let mut data_order = Sha256::new();
     let began = Instant::now();
     let mut last_checkpoint = began;
@@ -134,18 +135,12 @@ pub fn train(training: &Training<'_>, on_step: &mut dyn FnMut(Step)) -> Result<T
         curves.push(step.loss_nats, step.gradient_norm);
         on_step(step);
 
-        if step.is_finite() {
-            non_finite_in_a_row = 0;
-        } else {
+        if !step.is_finite() {
             skipped_steps += 1;
-            non_finite_in_a_row += 1;
-            if non_finite_in_a_row == NON_FINITE_LIMIT {
-                outcome = Outcome::Diverged {
-                    step: index,
-                    cause: DivergenceCause::NonFinite,
-                };
-                break;
-            }
+        }
+        if let Some(cause) = stability.step(step.loss_nats, step.gradient_norm) {
+            outcome = Outcome::Diverged { step: index, cause };
+            break;
         }
         let every = training.config.checkpoint_every_seconds;
         if index + 1 == training.n_steps || last_checkpoint.elapsed().as_secs_f64() >= every {

@@ -5,7 +5,7 @@ use bkbench::data::{Batches, Tokens};
 use bkbench::math::random::{Coordinate, Purpose, words};
 use bkbench::models::registry::{Architecture, ModelShape, matched_shapes};
 use bkbench::models::{BatchShape, LanguageModel, weights};
-use bkbench::results::Outcome;
+use bkbench::results::{DivergenceCause, Outcome};
 use bkbench::train::{Checkpoint, Objective, Sequences, Trained, Training, optimiser, train};
 use burn::module::Module;
 use burn::tensor::Device;
@@ -139,9 +139,10 @@ fn five_non_finite_steps_in_a_row_are_divergence_and_change_no_weight() {
         &support::cpu(),
         folder.path(),
     );
-    let Outcome::Diverged { step, .. } = trained.outcome else {
+    let Outcome::Diverged { step, cause } = trained.outcome else {
         panic!("{:?}", trained.outcome);
     };
+    assert_eq!(cause, DivergenceCause::NonFinite);
     assert_eq!(
         trained.curves.loss_nats.len() as u64,
         step + 1,
@@ -149,6 +150,29 @@ fn five_non_finite_steps_in_a_row_are_divergence_and_change_no_weight() {
     );
     assert_eq!(trained.curves.nan_count(), trained.skipped_steps);
     assert!(trained.skipped_steps >= 5, "{}", trained.skipped_steps);
+}
+
+#[test]
+fn a_loss_that_blows_up_ends_the_training() {
+    let config = TrainConfig {
+        learning_rate: 3.0,
+        warmup_steps: 8,
+        ..TrainConfig::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let trained = run(
+        Architecture::ResNetBk,
+        &config,
+        60,
+        &support::cpu(),
+        folder.path(),
+    );
+    let Outcome::Diverged { step, cause } = trained.outcome else {
+        panic!("{:?}", trained.curves.loss_nats);
+    };
+    assert_eq!(cause, DivergenceCause::BlowUp);
+    assert_eq!(trained.curves.loss_nats.len() as u64, step + 1);
+    assert!(step > 5, "{step}: before the sixth step there is no start");
 }
 
 #[test]
