@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finite, LongContextMetrics, PROTOCOL_VERSION};
+use super::{Finite, LongContextMetrics, PROTOCOL_VERSION, Warning};
 use crate::Result;
 use crate::config::{Benchmark, Config, ModelConfig, TrainConfig, canonical_sha256};
 use crate::units::Bytes;
@@ -27,6 +27,8 @@ pub struct Cell {
     pub parameters: Parameters,
     /// How it ended.
     pub outcome: Outcome,
+    /// What to know before quoting its numbers.
+    pub warnings: Vec<Warning>,
     /// What was measured up to its end; absent where training never began.
     pub metrics: Option<LongContextMetrics>,
 }

@@ -7,6 +7,12 @@ use crate::stats::{self, Estimate};
 
 /// Part of the steps, at the end, over which the final loss is the mean.
 const FINAL_FRACTION: f64 = 0.1;
+/// A spike is judged by so many losses before it.
+const SPIKE_WINDOW: usize = 32;
+/// A spike lies at least this far above their median, nats per token, ...
+const SPIKE_NATS: f64 = 0.5;
+/// ... and this many of their robust standard deviations.
+const SPIKE_DEVIATIONS: f64 = 6.0;
 
 /// Measurements of one training and its evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,8 +28,10 @@ pub struct LongContextMetrics {
     pub gradient_norm_std: Option<Finite>,
     /// Its largest value.
     pub gradient_norm_max: Option<Finite>,
-    /// Steps whose loss or gradient norm was not finite.
+    /// Steps whose loss or gradient norm was not finite, though no loss scale above 1 explains it.
     pub nan_count: u64,
+    /// Steps at which a spike of the loss begins, counted from 0.
+    pub spike_steps: Vec<u64>,
     /// Steps that changed no weight.
     pub skipped_steps: u64,
     /// Held-out text under the last weights; absent where the cell did not complete.
@@ -108,11 +116,43 @@ impl Curves {
 
     /// Steps at which the loss or the norm was not finite.
     pub fn nan_count(&self) -> u64 {
-        let steps = self.loss_nats.iter().zip(&self.gradient_norm);
-        steps
-            .filter(|(loss, norm)| loss.is_none() || norm.is_none())
+        self.steps()
+            .filter(|(loss, norm)| loss.is_nan() || norm.is_nan())
             .count() as u64
     }
+
+    /// Steps, counted from 0, at which a spike begins: the loss exceeds the median of the last 32 finite steps' losses
+    /// by more than max(0.5 nats, 6 * 1.4826 MAD), and that of the step before did not.
+    ///
+    /// A step before which there are fewer than 32 is not judged: the loss of a training that has just begun falls too
+    /// fast for a median. A non-finite step is no spike, and ends one.
+    pub fn spike_steps(&self) -> Vec<u64> {
+        let mut finite_losses = Vec::new();
+        let mut in_spike = false;
+        let mut begins = Vec::new();
+        for (step, (loss, norm)) in (0..).zip(self.steps()) {
+            if loss.is_nan() || norm.is_nan() {
+                in_spike = false;
+                continue;
+            }
+            let recent = finite_losses.last_chunk::<SPIKE_WINDOW>();
+            let spike = recent
+                .and_then(|recent| spike_limit(recent))
+                .is_some_and(|limit| loss > limit);
+            if spike && !in_spike {
+                begins.push(step);
+            }
+            in_spike = spike;
+            finite_losses.push(loss);
+        }
+        begins
+    }
+}
+
+/// Loss above which a step behind these is a spike.
+fn spike_limit(recent: &[f64]) -> Option<f64> {
+    let margin = SPIKE_NATS.max(SPIKE_DEVIATIONS * stats::robust_sd(recent)?);
+    Some(stats::median(recent)? + margin)
 }
 
 /// Held-out text scored once, every token in exactly one window.
@@ -223,6 +263,72 @@ mod tests {
             None,
             "the last step is not finite"
         );
+    }
+
+    const NONE: [u64; 0] = [];
+
+    /// Curves whose losses alternate between 2.9 and 3.1, median 3, MAD 0.1, with others put in behind 32 steps.
+    fn ripple(others: &[f64]) -> Curves {
+        let mut curves = Curves::default();
+        for step in 0..32 {
+            curves.push(if step % 2 == 0 { 2.9 } else { 3.1 }, 1.0);
+        }
+        for &loss in others {
+            curves.push(loss, 1.0);
+        }
+        curves
+    }
+
+    #[test]
+    fn a_spike_exceeds_the_median_by_six_robust_deviations() {
+        // 6 * 1.4826 * 0.1 = 0.88956
+        assert_eq!(ripple(&[3.889]).spike_steps(), NONE);
+        assert_eq!(ripple(&[3.890]).spike_steps(), [32]);
+        // where the losses hardly vary, by half a nat
+        let mut flat = Curves::default();
+        (0..32).for_each(|_| flat.push(3.0, 1.0));
+        for (loss, expected) in [(3.5, vec![]), (3.501, vec![32])] {
+            let mut curves = flat.clone();
+            curves.push(loss, 1.0);
+            assert_eq!(curves.spike_steps(), expected, "{loss}");
+        }
+    }
+
+    #[test]
+    fn consecutive_spikes_count_once_and_a_fall_is_none() {
+        assert_eq!(ripple(&[5.0, 6.0, 5.5, 3.0, 5.0]).spike_steps(), [32, 36]);
+        assert_eq!(ripple(&[0.0, 0.0]).spike_steps(), NONE);
+        assert_eq!(
+            ripple(&[f64::NAN, 3.0, f64::INFINITY]).spike_steps(),
+            NONE,
+            "non-finite steps are none"
+        );
+        assert_eq!(
+            ripple(&[5.0, f64::NAN, 5.0]).spike_steps(),
+            [32, 34],
+            "and end one"
+        );
+    }
+
+    #[test]
+    fn a_spike_needs_32_finite_losses_before_it() {
+        let mut early = Curves::default();
+        for step in 0..31 {
+            early.push(if step % 2 == 0 { 2.9 } else { 3.1 }, 1.0);
+        }
+        early.push(9.0, 1.0);
+        assert_eq!(early.spike_steps(), NONE, "the 32nd step has 31 before it");
+        let mut gap = Curves::default();
+        (0..31).for_each(|_| gap.push(3.0, 1.0));
+        gap.push(3.0, f64::NAN);
+        gap.push(9.0, 1.0);
+        assert_eq!(
+            gap.spike_steps(),
+            NONE,
+            "a non-finite step counts for nothing"
+        );
+        gap.push(9.0, 1.0);
+        assert_eq!(gap.spike_steps(), [33]);
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub enum Warning {
     },
     /// The training text was read more than once.
     RepeatedData {
-        /// Passes over it at the longest sequence length.
+        /// Passes over it: in the cell that carries this warning, or at the run's longest sequence length.
         epochs: Finite,
     },
     /// The adapter is a program on the CPU: its times say nothing about a GPU.

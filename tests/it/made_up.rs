@@ -82,6 +82,7 @@ fn cell(
         gradient_norm_std: curves.gradient_norm_std(),
         gradient_norm_max: curves.gradient_norm_max(),
         nan_count: curves.nan_count(),
+        spike_steps: curves.spike_steps(),
         skipped_steps: curves.nan_count(),
         curves,
         evaluation,
@@ -113,6 +114,7 @@ fn cell(
         n_steps,
         parameters,
         outcome,
+        warnings: Vec::new(),
         metrics: Some(metrics),
     }
 }

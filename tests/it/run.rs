@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use bkbench::results::{Cell, Outcome, RunRecord};
+use bkbench::results::{Cell, Finite, Outcome, RunRecord, Warning};
 use sha2::{Digest, Sha256};
 
 const TEXT: &str = concat!(
@@ -36,10 +36,15 @@ fn bkbench(dir: &Path, line: &str) -> String {
 
 /// Runs the tiny comparison once more; returns the folder it made.
 fn run(dir: &Path, flags: &str) -> PathBuf {
+    let text = if flags.contains("--text") {
+        String::new()
+    } else {
+        format!("--text {TEXT}")
+    };
     let stdout = bkbench(
         dir,
         &format!(
-            "run --config tiny.toml --text {TEXT} --steps 4 --num_seeds 2 --seq_lengths 32 64 \
+            "run --config tiny.toml {text} --steps 4 --num_seeds 2 --seq_lengths 32 64 \
              --device cpu --quiet {flags}"
         ),
     );
@@ -108,6 +113,35 @@ fn a_run_records_every_cell_and_a_rerun_gives_the_same_numbers() {
     }
     let kept = std::fs::read_dir(dir.path().join("kept")).unwrap().count();
     assert_eq!(kept, 8, "one checkpoint a cell");
+}
+
+#[test]
+fn a_cell_that_reads_its_text_more_than_once_says_so_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read(TEXT).unwrap();
+    std::fs::write(dir.path().join("short.txt"), &text[..450]).unwrap();
+    let folder = run(dir.path(), "--text short.txt");
+    let record = RunRecord::load(&folder).unwrap();
+    let n_train = record.data["train"]["n_tokens"].as_f64().unwrap();
+    // 4 steps of 2 sequences.
+    let repeated = |seq_len: usize| {
+        let epochs = 8.0 * seq_len as f64 / n_train;
+        let warning = Warning::RepeatedData {
+            epochs: Finite::new(epochs).unwrap(),
+        };
+        (epochs > 1.0).then_some(warning)
+    };
+    assert!(
+        repeated(32).is_none() && repeated(64).is_some(),
+        "{n_train}"
+    );
+    for cell in &record.cells {
+        assert_eq!(cell.warnings, Vec::from_iter(repeated(cell.seq_len)));
+    }
+    assert!(
+        record.warnings.contains(&repeated(64).unwrap()),
+        "the run names its longest length"
+    );
 }
 
 #[test]

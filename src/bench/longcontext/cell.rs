@@ -58,6 +58,7 @@ impl Run<'_> {
             n_steps,
             parameters,
             outcome,
+            warnings: self.repeated_data(seq_len).into_iter().collect(),
             metrics,
         })
     }
@@ -148,6 +149,7 @@ fn metrics(
         gradient_norm_std: curves.gradient_norm_std(),
         gradient_norm_max: curves.gradient_norm_max(),
         nan_count: curves.nan_count(),
+        spike_steps: curves.spike_steps(),
         curves,
         skipped_steps: trained.skipped_steps,
         evaluation,

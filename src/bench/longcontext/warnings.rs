@@ -20,13 +20,7 @@ const ALLOCATED_ONCE: u64 = 4 << 20;
 impl Run<'_> {
     /// What is known before anything is trained.
     pub(super) fn warnings_before(&self) -> Vec<Warning> {
-        let Self {
-            config,
-            grid,
-            hardware,
-            dataset,
-            ..
-        } = *self;
+        let Self { grid, hardware, .. } = *self;
         let mut warnings: Vec<Warning> = hardware
             .notes
             .iter()
@@ -51,14 +45,8 @@ impl Run<'_> {
         if n_seeds < SEEDS_FOR_A_CLAIM {
             warnings.push(Warning::FewSeeds { count: n_seeds });
         }
-        let longest = grid.seq_lengths.iter().copied().max().unwrap_or(0);
-        let tokens = grid.n_steps as f64 * (config.train.batch_size * longest) as f64;
-        let epochs = tokens / dataset.train.len() as f64;
-        if epochs > 1.0
-            && let Some(epochs) = Finite::new(epochs)
-        {
-            warnings.push(Warning::RepeatedData { epochs });
-        }
+        let longest = grid.seq_lengths.iter().copied().max();
+        warnings.extend(longest.and_then(|seq_len| self.repeated_data(seq_len)));
         let counts: Vec<ParameterCount> = grid.shapes.iter().map(ModelShape::parameters).collect();
         let total: Vec<usize> = counts.iter().map(|count| count.total).collect();
         let active: Vec<usize> = counts.iter().map(|count| count.active).collect();
@@ -74,6 +62,13 @@ impl Run<'_> {
             }
         }
         warnings
+    }
+
+    /// Whether cells of this length read their training text more than once.
+    pub(super) fn repeated_data(&self, seq_len: usize) -> Option<Warning> {
+        let tokens = self.grid.n_steps as f64 * (self.config.train.batch_size * seq_len) as f64;
+        let epochs = Finite::new(tokens / self.dataset.train.len() as f64)?;
+        (epochs.get() > 1.0).then_some(Warning::RepeatedData { epochs })
     }
 }
 
