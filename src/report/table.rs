@@ -1,50 +1,70 @@
 //! A run's summaries as a plain-text table.
 
-use crate::results::{RunRecord, Summary};
-use crate::stats::Estimate;
+use crate::results::{Censoring, Limit, ModelLimits, RunRecord, STEPS_FOR_A_CLAIM, Summary};
+use crate::stats::{Estimate, PairedT};
 use crate::units::Count;
 
-const COLUMNS: [&str; 8] = [
+const COLUMNS: [&str; 11] = [
     "N",
     "model",
     "completed",
+    "spikes",
+    "not finite",
     "training loss",
     "held-out loss",
     "perplexity",
     "bits/byte",
+    "context",
     "tokens/s",
 ];
 
-/// One row a sequence length and model: means over completed seeds, `+-` half the 95 % t interval, `-` where absent.
-/// Losses are in nats per token; the training loss is that of the last tenth of the steps.
+const LIMIT_COLUMNS: [&str; 3] = ["model", "max stable length", "max useful length"];
+
+/// One row a sequence length and model: means over completed seeds, `+-` half the 95 % t interval, `-` where absent;
+/// then one row a model with the lengths it reaches.
+///
+/// Losses are in nats per token; the training loss is that of the last tenth of the steps. Spikes and steps that were
+/// not finite are counted over all seeds. `context` says whether the held-out loss is lower than that of the control
+/// without context, by the paired t test over seeds.
 pub fn table(record: &RunRecord) -> String {
-    let mut rows: Vec<[String; 8]> = vec![COLUMNS.map(str::to_owned)];
-    rows.extend(record.summaries.iter().map(row));
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
-    let line = |row: &[String; 8]| {
-        let cells = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    let mut lines: Vec<String> = rows.iter().map(line).collect();
+    let mut lines = aligned(COLUMNS, record.summaries.iter().map(row));
     if let Some(metrics) = record.cells.iter().find_map(|cell| cell.metrics.as_ref()) {
         let unigram = metrics.unigram_ce_nats.get();
         lines.push(format!(
             "Held-out loss from token frequencies alone, without any context: {unigram:.3}."
         ));
     }
+    lines.push(String::new());
+    lines.extend(aligned(LIMIT_COLUMNS, record.limits.iter().map(limits_row)));
     lines.join("\n") + "\n"
 }
 
-fn row(summary: &Summary) -> [String; 8] {
+/// Lines of equally wide columns, the heads first.
+fn aligned<const N: usize>(
+    heads: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> Vec<String> {
+    let rows: Vec<[String; N]> = std::iter::once(heads.map(str::to_owned))
+        .chain(rows)
+        .collect();
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |row: &[String; N]| {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+fn row(summary: &Summary) -> [String; 11] {
     let n_cells: usize = summary.outcomes.values().sum();
     let others: Vec<String> = summary
         .outcomes
@@ -56,14 +76,59 @@ fn row(summary: &Summary) -> [String; 8] {
         Count(summary.seq_len as u64).to_string(),
         summary.model.clone(),
         format!("{} of {n_cells}{}", summary.n_seeds, others.concat()),
+        Count(summary.spikes as u64).to_string(),
+        Count(summary.nan_count).to_string(),
         estimate(summary.final_loss_nats, 3),
         estimate(summary.nll_nats, 3),
         estimate(summary.token_perplexity, 2),
         estimate(summary.bits_per_byte, 3),
+        context(summary),
         summary.tokens_per_second.map_or("-".into(), |rate| {
             Count(rate.mean.round() as u64).to_string()
         }),
     ]
+}
+
+fn context(summary: &Summary) -> String {
+    let (Some(PairedT { p, .. }), Some(beats)) =
+        (summary.against_no_context, summary.beats_no_context())
+    else {
+        return "-".into();
+    };
+    let verdict = if beats { "used" } else { "uses no context" };
+    format!("{verdict} (p = {p:.1e})")
+}
+
+fn limits_row(limits: &ModelLimits) -> [String; 3] {
+    let stable = limits.max_stable_length.map_or_else(
+        || format!("no claim (fewer than {STEPS_FOR_A_CLAIM} steps)"),
+        limit,
+    );
+    [
+        limits.model.clone(),
+        stable,
+        limit(limits.max_useful_length),
+    ]
+}
+
+fn limit(limit: Limit) -> String {
+    let why = match limit.censored_by {
+        Censoring::None => "",
+        Censoring::OutOfMemory => "out of memory",
+        Censoring::TimedOut => "timed out",
+        Censoring::Skipped => "skipped",
+        Censoring::Failed => "failed",
+        Censoring::NotMeasured => "not measured",
+        Censoring::MaxTested => "not tested",
+    };
+    let length = limit.length.map(|length| Count(length as u64));
+    match (length, limit.censored_by) {
+        (Some(length), Censoring::None) => length.to_string(),
+        (Some(length), Censoring::MaxTested) => format!(">= {length} (longest tested)"),
+        (Some(length), _) => format!(">= {length} ({why} beyond)"),
+        (None, Censoring::None) => "none".into(),
+        (None, _) => format!("unknown ({why})"),
+    }
 }
 
 fn estimate(estimate: Option<Estimate>, decimals: usize) -> String {

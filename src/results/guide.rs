@@ -29,6 +29,9 @@ pub struct GuideEntry {
     /// Held-out perplexity per token; this and what follows is more than the guide has.
     #[serde(default)]
     pub token_perplexity: Option<f64>,
+    /// Spikes of the training loss, a sum over seeds.
+    #[serde(default)]
+    pub spikes: Option<usize>,
     /// Completed seeds.
     #[serde(default)]
     pub n_seeds: Option<usize>,
@@ -53,6 +56,7 @@ impl GuideEntry {
             nan_count: summary.nan_count,
             diverged: summary.diverged,
             token_perplexity: mean(summary.token_perplexity),
+            spikes: Some(summary.spikes),
             n_seeds: Some(summary.n_seeds),
             outcomes: summary
                 .outcomes

@@ -219,12 +219,10 @@ impl UsefulContext {
         })
     }
 
-    /// Whether the loss with the state carried is lower: the interval of the difference lies below zero. One window
-    /// has no interval and shows nothing.
-    pub fn is_useful(&self) -> bool {
-        self.difference
-            .interval
-            .is_some_and(|interval| interval.high < 0.0)
+    /// Whether the loss with the state carried is lower: the interval of the difference lies below zero. `None` for one
+    /// window, which has no interval.
+    pub fn is_useful(&self) -> Option<bool> {
+        self.difference.interval.map(|interval| interval.high < 0.0)
     }
 }
 
@@ -349,16 +347,16 @@ mod tests {
         let reset = [3.0, 3.2, 3.1];
         // Differences -0.1, -0.2, -0.15: the interval is -0.15 +- 4.303 * 0.05 / sqrt(3) = -0.15 +- 0.124.
         let useful = UsefulContext::of(&[2.9, 3.0, 2.95], &reset).unwrap();
-        assert!(useful.is_useful(), "{useful:?}");
+        assert_eq!(useful.is_useful(), Some(true), "{useful:?}");
         assert!((useful.difference.mean + 0.15).abs() < 1e-12);
         assert!((useful.reset_nats.get() - 3.1).abs() < 1e-12);
         // Differences -0.1, -0.2, 0.0: -0.1 +- 0.248.
         let unsure = UsefulContext::of(&[2.9, 3.0, 3.1], &reset).unwrap();
-        assert!(!unsure.is_useful(), "{unsure:?}");
+        assert_eq!(unsure.is_useful(), Some(false), "{unsure:?}");
         let harmful = UsefulContext::of(&reset, &[2.9, 3.0, 2.95]).unwrap();
-        assert!(!harmful.is_useful(), "{harmful:?}");
+        assert_eq!(harmful.is_useful(), Some(false), "{harmful:?}");
         let single = UsefulContext::of(&[1.0], &[3.0]).unwrap();
-        assert!(!single.is_useful(), "one window has no interval");
+        assert_eq!(single.is_useful(), None, "one window has no interval");
         assert_eq!(UsefulContext::of(&[1.0], &reset), None);
         assert_eq!(UsefulContext::of(&[1.0, f64::NAN, 1.0], &reset), None);
         assert_eq!(UsefulContext::of(&[], &[]), None);

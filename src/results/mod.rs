@@ -1,12 +1,14 @@
 //! The versioned record of a run: provenance, cells, atomic files, guide-shaped export.
 //!
-//! Raw values stand before summaries: everything in [`RunRecord::summaries`] can be recomputed from
+//! Raw values stand before summaries: everything in [`RunRecord::summaries`] and
+//! [`RunRecord::limits`] can be recomputed from
 //! [`RunRecord::cells`]. A number that is not finite never becomes a silent `null`: [`Finite`] is the only
 //! float a record holds, absent values are options, and the cell's [`Outcome`] says why.
 
 mod cell;
 mod finite;
 mod guide;
+mod limits;
 mod longcontext;
 mod memory;
 mod record;
@@ -17,9 +19,10 @@ mod writer;
 pub use cell::{Cell, CellKey, DivergenceCause, Outcome, Parameters};
 pub use finite::Finite;
 pub use guide::{GuideEntry, GuideFile, GuideResults};
+pub use limits::{Censoring, Limit, ModelLimits, STEPS_FOR_A_CLAIM};
 pub use longcontext::{Curves, Evaluation, LongContextMetrics, UsefulContext};
 pub use memory::{Memory, MemoryLedger};
 pub use record::{PROTOCOL_VERSION, Provenance, ResultsFile, RunRecord, SCHEMA_VERSION};
-pub use summary::Summary;
+pub use summary::{NO_CONTEXT, Summary};
 pub use warning::Warning;
 pub use writer::{RunWriter, StepLine, temporary_in};

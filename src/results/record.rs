@@ -5,15 +5,15 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, GuideResults, Summary, Warning, summary};
+use super::{Cell, GuideResults, ModelLimits, Summary, Warning, limits, summary};
 use crate::config::Config;
 use crate::{Error, Result};
 
 /// Version of the file's form; raised by any change that an older reader would misread.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Version of the procedure; raised whenever the same configuration would give other numbers.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Name of the record in a run's folder.
 pub(super) const FILE_NAME: &str = "result.json";
@@ -40,6 +40,8 @@ pub struct RunRecord {
     pub cells: Vec<Cell>,
     /// Means over seeds; derived from the cells.
     pub summaries: Vec<Summary>,
+    /// The lengths each model reaches; derived from the cells.
+    pub limits: Vec<ModelLimits>,
     /// What to know before quoting a number.
     pub warnings: Vec<Warning>,
 }
@@ -92,14 +94,16 @@ impl RunRecord {
             data,
             cells: Vec::new(),
             summaries: Vec::new(),
+            limits: Vec::new(),
             warnings: Vec::new(),
         })
     }
 
-    /// Appends a finished cell and brings the summaries up to date.
+    /// Appends a finished cell and brings what is derived from the cells up to date.
     pub fn push(&mut self, cell: Cell) {
         self.cells.push(cell);
         self.summaries = summary::summarise(&self.cells);
+        self.limits = limits::limits(&self.cells, self.config.seeds.count);
     }
 
     /// Reads a record from its file or from the folder of its run.

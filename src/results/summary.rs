@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Cell, Finite, LongContextMetrics, Outcome};
-use crate::stats::Estimate;
+use crate::stats::{Estimate, PairedT, paired_t};
+
+/// Registered name of the control that sees no context.
+pub const NO_CONTEXT: &str = "no-mixer";
+/// Two-sided p below which a model counts as better than the control.
+const SIGNIFICANT: f64 = 0.05;
 
 /// One model at one sequence length over all seeds. Estimates are over the completed seeds; absent where none completed
 /// or one of them lacks the value.
@@ -24,6 +29,8 @@ pub struct Summary {
     pub diverged: bool,
     /// Sum over all seeds of the steps that were not finite.
     pub nan_count: u64,
+    /// Sum over all seeds of the spikes of the training loss.
+    pub spikes: usize,
     /// Final training loss, nats per token.
     pub final_loss_nats: Option<Estimate>,
     /// Mean gradient norm of a training.
@@ -38,6 +45,18 @@ pub struct Summary {
     pub bits_per_byte: Option<Estimate>,
     /// Training tokens per second.
     pub tokens_per_second: Option<Estimate>,
+    /// Held-out loss, nats per token, minus that of [`NO_CONTEXT`] at this length, paired by seed; absent for that model
+    /// itself, unless every seed of both was evaluated, and for one seed.
+    pub against_no_context: Option<PairedT>,
+}
+
+impl Summary {
+    /// Whether the model is shown to beat the control that sees no context, with p < 0.05; `None` where that could not
+    /// be tested.
+    pub fn beats_no_context(&self) -> Option<bool> {
+        let test = self.against_no_context?;
+        Some(test.mean_difference < 0.0 && test.p < SIGNIFICANT)
+    }
 }
 
 /// Groups cells by sequence length and model, each in order of first appearance.
@@ -52,11 +71,39 @@ pub(super) fn summarise(cells: &[Cell]) -> Vec<Summary> {
             None => groups.push(vec![cell]),
         }
     }
-    groups.iter().map(|group| summary(group)).collect()
+    let control_at = |seq_len| {
+        groups
+            .iter()
+            .find(|group| (group[0].seq_len, group[0].model.as_str()) == (seq_len, NO_CONTEXT))
+    };
+    groups
+        .iter()
+        .map(|group| summary(group, control_at(group[0].seq_len)))
+        .collect()
 }
 
-/// Summarises the cells, at least one, of one model at one length.
-fn summary(cells: &[&Cell]) -> Summary {
+/// Compares the held-out losses of two models at one length, seed by seed.
+fn against(cells: &[&Cell], control: &[&Cell]) -> Option<PairedT> {
+    if cells[0].model == control[0].model || cells.len() != control.len() {
+        return None;
+    }
+    let nll = |cell: &Cell| {
+        let evaluation = cell.metrics.as_ref()?.evaluation.as_ref()?;
+        Some(evaluation.nll_nats.get())
+    };
+    let pairs: Option<Vec<(f64, f64)>> = cells
+        .iter()
+        .map(|cell| {
+            let partner = control.iter().find(|other| other.seed == cell.seed)?;
+            Some((nll(cell)?, nll(partner)?))
+        })
+        .collect();
+    let (ours, theirs): (Vec<f64>, Vec<f64>) = pairs?.into_iter().unzip();
+    paired_t(&ours, &theirs)
+}
+
+/// Summarises the cells, at least one, of one model at one length, beside those of the control there.
+fn summary(cells: &[&Cell], control: Option<&Vec<&Cell>>) -> Summary {
     let mut outcomes = BTreeMap::new();
     for cell in cells {
         *outcomes.entry(cell.outcome.name().to_owned()).or_default() += 1;
@@ -85,6 +132,11 @@ fn summary(cells: &[&Cell]) -> Summary {
             .filter_map(|cell| cell.metrics.as_ref())
             .map(|metrics| metrics.nan_count)
             .sum(),
+        spikes: cells
+            .iter()
+            .filter_map(|cell| cell.metrics.as_ref())
+            .map(|metrics| metrics.spike_steps.len())
+            .sum(),
         final_loss_nats: over_seeds(|metrics| metrics.final_loss_nats),
         gradient_norm_mean: over_seeds(|metrics| metrics.gradient_norm_mean),
         gradient_norm_std: over_seeds(|metrics| metrics.gradient_norm_std),
@@ -92,5 +144,6 @@ fn summary(cells: &[&Cell]) -> Summary {
         token_perplexity: over_seeds(|metrics| metrics.evaluation.as_ref()?.token_perplexity),
         bits_per_byte: over_seeds(|metrics| Some(metrics.evaluation.as_ref()?.bits_per_byte)),
         tokens_per_second: over_seeds(|metrics| metrics.tokens_per_second),
+        against_no_context: control.and_then(|control| against(cells, control)),
     }
 }

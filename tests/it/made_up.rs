@@ -35,6 +35,18 @@ pub(crate) fn record(n_steps: u64, with_divergence: bool) -> RunRecord {
     record
 }
 
+/// A record of the same run with other cells: those for which `change` says so, as it leaves them.
+pub(crate) fn changed(record: &RunRecord, change: impl Fn(&mut Cell) -> bool) -> RunRecord {
+    let mut changed = record.clone();
+    (changed.cells, changed.summaries, changed.limits) = (Vec::new(), Vec::new(), Vec::new());
+    for mut cell in record.cells.iter().cloned() {
+        if change(&mut cell) {
+            changed.push(cell);
+        }
+    }
+    changed
+}
+
 fn cell(
     record: &RunRecord,
     (m, model): (usize, &str),

@@ -9,6 +9,7 @@ mod data;
 mod dispatches;
 mod embedding;
 mod hardware;
+mod limits;
 mod linear_cross_entropy;
 mod made_up;
 mod memory;

@@ -89,12 +89,17 @@ fn values_over_seeds_are_null_exactly_where_no_seed_completed() {
 fn a_table_has_a_row_a_length_and_model() {
     let table = bkbench::report::table::table(&made_up::record(20, true));
     let lines: Vec<&str> = table.lines().collect();
-    assert_eq!(lines.len(), 1 + 9 + 1);
+    // Heads and nine rows, the unigram line, an empty one, heads and three models.
+    assert_eq!(lines.len(), 1 + 9 + 1 + 1 + 1 + 3, "{table}");
     let mamba = lines
         .iter()
         .find(|line| line.starts_with("8,192") && line.contains("mamba"));
     assert!(mamba.unwrap().contains("2 of 3, 1 diverged"), "{table}");
     assert!(lines[10].ends_with("3.050."), "{table}");
+    assert!(
+        lines[13..].iter().all(|line| line.contains("no claim")),
+        "20 steps are too few: {table}"
+    );
 }
 
 #[test]
@@ -103,6 +108,7 @@ fn summaries_are_recomputed_from_the_cells() {
     let mut again = RunRecord {
         cells: Vec::new(),
         summaries: Vec::new(),
+        limits: Vec::new(),
         ..record.clone()
     };
     record
@@ -110,6 +116,7 @@ fn summaries_are_recomputed_from_the_cells() {
         .iter()
         .for_each(|cell| again.push(cell.clone()));
     assert_eq!(again.summaries, record.summaries);
+    assert_eq!(again.limits, record.limits);
 
     // By hand, for one of them.
     let losses: Vec<f64> = record
@@ -158,6 +165,18 @@ fn a_record_survives_its_file() {
         .map(|e| e.unwrap().file_name())
         .collect();
     assert_eq!(names.len(), 2, "no temporary file stays behind: {names:?}");
+}
+
+#[test]
+fn a_record_of_another_schema_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("result.json");
+    let mut json = serde_json::to_value(small()).unwrap();
+    json["schema_version"] = json!(1);
+    std::fs::write(&path, json.to_string()).unwrap();
+    let error = RunRecord::load(&path).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().contains("schema version 1"), "{error}");
 }
 
 #[test]

@@ -2,10 +2,8 @@
 
 use super::Run;
 use crate::models::registry::{ModelShape, ParameterCount};
-use crate::results::{Cell, Finite, Outcome, Warning};
+use crate::results::{Cell, Finite, Outcome, STEPS_FOR_A_CLAIM, Warning};
 
-/// From this many steps on a run may speak of stability.
-const STEPS_FOR_A_CLAIM: u64 = 200;
 /// Fewer seeds than this say little about the spread.
 const SEEDS_FOR_A_CLAIM: u64 = 5;
 /// A trained cell lies at least this far below the unigram cross-entropy, in nats per token.
