@@ -88,8 +88,8 @@ fn print_table(report: &Report, failures: &[String]) {
     }
     let totals = report.totals();
     println!(
-        "\n{} cases checked, {} tensors compared, {} not offered, {} failed, {} WGSL dispatches",
-        totals.cases, totals.tensors, totals.not_offered, totals.failed, report.dispatches
+        "\n{} cases checked, {} tensors compared, {} failed, {} WGSL dispatches",
+        totals.cases, totals.tensors, totals.failed, report.dispatches
     );
 }
 
@@ -123,11 +123,6 @@ fn rows(case: &CaseReport) -> Vec<[String; 6]> {
         case.refused
             .iter()
             .map(|error| plain("-", &format!("ok, refused: {error}"))),
-    );
-    rows.extend(
-        case.not_offered
-            .iter()
-            .map(|tensor| plain(tensor, "not offered")),
     );
     rows.extend(case.failure.iter().map(|failure| plain("-", failure)));
     rows

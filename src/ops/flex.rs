@@ -12,6 +12,8 @@ use burn_flex::FlexTensor;
 pub trait Real: num_traits::Float + Element + bytemuck::Pod + Send + Sync + std::iter::Sum {
     /// burn's name of the type.
     const DTYPE: DType;
+    /// Bits of the significand.
+    const BITS: u32;
 
     /// e to the power of `self`, in a form that vectorises. `f32`: within 2 ulp on [-87, 88], constant
     /// outside. NaN stays NaN.
@@ -20,6 +22,7 @@ pub trait Real: num_traits::Float + Element + bytemuck::Pod + Send + Sync + std:
 
 impl Real for f32 {
     const DTYPE: DType = DType::F32;
+    const BITS: u32 = Self::MANTISSA_DIGITS;
 
     // No fused multiply-add: every x86 level then gives the same bits.
     #[inline(always)]
@@ -48,6 +51,7 @@ impl Real for f32 {
 
 impl Real for f64 {
     const DTYPE: DType = DType::F64;
+    const BITS: u32 = Self::MANTISSA_DIGITS;
 
     #[inline(always)]
     fn exp_lane(self) -> Self {

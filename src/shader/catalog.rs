@@ -20,6 +20,9 @@ pub const KERNELS: &[&Kernel] = &[
     &EMBEDDING_BWD_REDUCE,
     &EMBEDDING_FWD,
     &LINEAR_CROSS_ENTROPY_FWD,
+    &RESOLVENT_DIAG_BIDIRECTIONAL_BWD,
+    &RESOLVENT_DIAG_BIDIRECTIONAL_FWD,
+    &RESOLVENT_DIAG_BIDIRECTIONAL_PUBLISHED,
     &RESOLVENT_DIAG_BWD,
     &RESOLVENT_DIAG_BWD_REDUCE,
     &RESOLVENT_DIAG_BWD_SPINE,
@@ -91,6 +94,30 @@ pub static LINEAR_CROSS_ENTROPY_FWD: Kernel = Kernel {
     source: include_str!("../../shaders/linear_cross_entropy_fwd.wgsl"),
     n_inputs: 1,
     n_outputs: 2,
+};
+
+/// Bidirectional resolvent diagonal, adjoint: what comes from one side.
+pub static RESOLVENT_DIAG_BIDIRECTIONAL_BWD: Kernel = Kernel {
+    name: "resolvent_diag_bidirectional_bwd",
+    source: include_str!("../../shaders/resolvent_diag_bidirectional_bwd.wgsl"),
+    n_inputs: 4,
+    n_outputs: 3,
+};
+
+/// Bidirectional resolvent diagonal from the causal one, or what comes from the right alone.
+pub static RESOLVENT_DIAG_BIDIRECTIONAL_FWD: Kernel = Kernel {
+    name: "resolvent_diag_bidirectional_fwd",
+    source: include_str!("../../shaders/resolvent_diag_bidirectional_fwd.wgsl"),
+    n_inputs: 4,
+    n_outputs: 1,
+};
+
+/// Bidirectional resolvent diagonal: what the published code returns as its gradient.
+pub static RESOLVENT_DIAG_BIDIRECTIONAL_PUBLISHED: Kernel = Kernel {
+    name: "resolvent_diag_bidirectional_published",
+    source: include_str!("../../shaders/resolvent_diag_bidirectional_published.wgsl"),
+    n_inputs: 2,
+    n_outputs: 1,
 };
 
 /// Causal resolvent diagonal: gradients, given or finding what enters each chunk.

@@ -61,6 +61,11 @@ impl<'a> Case<'a> {
         &self.device
     }
 
+    /// What the case's floats are.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The manifest's other fields.
     pub(super) fn parameters<T: DeserializeOwned>(&self) -> Result<T> {
         let parameters = self.header.parameters.clone();
@@ -134,6 +139,24 @@ impl<'a> Case<'a> {
         bound: &str,
     ) -> Result<()> {
         let tolerance = self.tolerance(bound)?;
+        self.compare(name, (shape, values), tolerance);
+        Ok(())
+    }
+
+    /// As [`Case::check`], with a bound that is not the manifest's.
+    pub(super) fn check_within<const D: usize>(
+        &mut self,
+        name: &str,
+        output: Tensor<D>,
+        tolerance: Tolerance,
+    ) -> Result<()> {
+        let shape = output.dims();
+        let values = read::doubles(output, &format!("reading {name}"))?;
+        self.compare(name, (&shape, &values), tolerance);
+        Ok(())
+    }
+
+    fn compare(&mut self, name: &str, (shape, values): (&[usize], &[f64]), tolerance: Tolerance) {
         let tensor = name.split(' ').next().unwrap_or(name);
         self.accounted.insert(tensor.to_owned());
         let check = match self.listed(tensor) {
@@ -146,7 +169,6 @@ impl<'a> Case<'a> {
             Err(why) => Check::missed(name, why),
         };
         self.report.checks.push(check);
-        Ok(())
     }
 
     /// The input is invalid, and the operation answered with `error`.
@@ -154,20 +176,8 @@ impl<'a> Case<'a> {
         self.report.refused = Some(error.to_string());
     }
 
-    /// Tensors of an operation that this version does not have. They are listed once, in `f32`.
-    pub(super) fn not_offered(&mut self, names: &[&str]) {
-        for &name in names {
-            if self.header.tensors.contains_key(name) {
-                self.accounted.insert(name.to_owned());
-                if self.precision == Precision::F32 {
-                    self.report.not_offered.push(name.to_owned());
-                }
-            }
-        }
-    }
-
     /// Names of all the tensors of the manifest's entry.
-    pub(super) fn names(&self) -> Vec<&'a str> {
+    fn names(&self) -> Vec<&'a str> {
         self.header.tensors.keys().map(String::as_str).collect()
     }
 

@@ -45,6 +45,7 @@ pub(super) fn embedded() -> Vec<VectorFile> {
     }
     vec![
         pair!("bk_small"),
+        pair!("bk_upstream"),
         pair!("mamba_scan_small"),
         pair!("mamba_conv"),
         pair!("mamba_block_small"),
@@ -181,8 +182,8 @@ struct Operation {
 impl Operation {
     fn called(op: &str) -> Option<Self> {
         let (run, has_f64): (fn(&mut Case<'_>) -> Result<()>, bool) = match op {
-            "bk_resolvent_diag" => (resolvent::causal_diagonal, true),
-            "upstream BKCoreFunction (b=c=1, z=1j)" => (resolvent::upstream, false),
+            "bk_resolvent_diag" => (resolvent::diagonal, true),
+            "upstream BKCoreFunction (b=c=1, z=1j)" => (resolvent::upstream, true),
             "selective_scan" => (mamba::selective_scan, true),
             "causal_depthwise_conv1d_silu" | "causal_depthwise_conv1d" => {
                 (mamba::causal_conv, true)

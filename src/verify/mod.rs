@@ -49,8 +49,6 @@ pub struct CaseReport {
     pub checks: Vec<Check>,
     /// The error with which the operation rightly refused the input.
     pub refused: Option<String>,
-    /// Tensors of operations that this version does not have.
-    pub not_offered: Vec<String>,
     /// Why the case could not be checked, or not to its end.
     pub failure: Option<String>,
 }
@@ -72,8 +70,6 @@ pub struct Totals {
     pub cases: usize,
     /// Tensors compared.
     pub tensors: usize,
-    /// Tensors of operations that this version does not have.
-    pub not_offered: usize,
     /// Cases that failed.
     pub failed: usize,
 }
@@ -109,7 +105,6 @@ impl Report {
         Totals {
             cases: sum(|c| usize::from(c.was_checked())),
             tensors: sum(|c| c.checks.iter().filter(|k| k.errors.is_some()).count()),
-            not_offered: sum(|c| c.not_offered.len()),
             failed: sum(|c| usize::from(!c.passed())),
         }
     }
@@ -132,7 +127,6 @@ impl CaseReport {
             precision,
             checks: Vec::new(),
             refused: None,
-            not_offered: Vec::new(),
             failure: None,
         }
     }

@@ -11,6 +11,7 @@ use crate::math::oracle;
 use crate::math::random::{Coordinate, Purpose, normal_vec};
 use crate::ops::causal_conv::Activation;
 use crate::ops::resolvent_diag::Coupling;
+use crate::ops::resolvent_diag::bidirectional::{Gradient, diagonal};
 use crate::ops::{causal_conv, embedding, linear_cross_entropy, resolvent_diag, selective_scan};
 use crate::{Error, Result};
 
@@ -69,6 +70,10 @@ pub(super) fn check(device: &Device, on_cpu: bool) -> Vec<CaseReport> {
                 run(
                     format!("resolvent_diag {batch}x{seq}x{heads} {kind}"),
                     &|p| resolvent(p, batch, seq, heads, varying),
+                );
+                run(
+                    format!("resolvent_diag_bidirectional {batch}x{seq}x{heads} {kind}"),
+                    &|p| bidirectional(p, batch, seq, heads, varying),
                 );
             }
             for (batch, d_inner, d_state) in [(2, 3, 16), (1, 37, 5)] {
@@ -239,6 +244,60 @@ fn resolvent(p: &mut Problem, batch: usize, seq: usize, heads: usize, varying: b
     }
     p.check_gradient("d_shift", (&shift, &gradients), &want.shift, bound)?;
     p.check_gradient("d_g0", (&g0, &gradients), &want.g0, bound)
+}
+
+fn bidirectional(
+    p: &mut Problem,
+    batch: usize,
+    seq: usize,
+    heads: usize,
+    varying: bool,
+) -> Result<()> {
+    let n = batch * seq * heads;
+    let diag = p.normal(n, 2.0);
+    let coupling = if varying {
+        p.drawn(n, 1.0, f64::abs)
+    } else {
+        vec![1.0; n]
+    };
+    let mut shift = p.normal(heads, 0.25);
+    shift.extend(p.drawn(heads, 0.25, |v| 1.0 + v.abs()));
+    let d_full = p.normal(2 * n, 1.0);
+    let problem = oracle::resolvent_diag_bidirectional::Problem {
+        batch,
+        seq,
+        heads,
+        diag: &diag,
+        coupling: &coupling,
+        shift: &shift,
+    };
+    let (full, want) = (problem.forward(), problem.adjoint(&d_full));
+    let published = problem.published(&d_full);
+
+    let diag = p.leaf(&diag, [batch, seq, heads]);
+    let coupling = p.leaf(&coupling, [batch, seq, heads]);
+    let shift = p.leaf(&shift, [2, heads]);
+    let d_full = p.leaf(&d_full, [batch, seq, 2 * heads]).detach();
+    let with = |gradient| {
+        let coupling = if varying {
+            Coupling::Varying(coupling.clone())
+        } else {
+            Coupling::Constant(1.0)
+        };
+        let got = diagonal(diag.clone(), coupling, shift.clone(), 1.0, gradient)?;
+        let gradients = (got.clone() * d_full.clone()).sum().backward();
+        Ok::<_, Error>((got, gradients))
+    };
+    let (got, gradients) = with(Gradient::Exact)?;
+    p.check("full", got, &full, RESOLVENT.forward)?;
+    let bound = RESOLVENT.gradient;
+    p.check_gradient("d_diag", (&diag, &gradients), &want.diag, bound)?;
+    if varying {
+        p.check_gradient("d_coupling", (&coupling, &gradients), &want.coupling, bound)?;
+    }
+    p.check_gradient("d_shift", (&shift, &gradients), &want.shift, bound)?;
+    let (_, gradients) = with(Gradient::Published)?;
+    p.check_gradient("published", (&diag, &gradients), &published, bound)
 }
 
 fn scan(p: &mut Problem, batch: usize, seq: usize, d_inner: usize, d_state: usize) -> Result<()> {

@@ -17,6 +17,7 @@ mod models;
 mod plain;
 mod plots;
 mod resolvent_diag;
+mod resolvent_diag_bidirectional;
 mod results;
 mod run;
 mod segments;

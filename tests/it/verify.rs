@@ -44,14 +44,26 @@ fn failures(folder: &tempfile::TempDir) -> Vec<String> {
     report.failures()
 }
 
-/// Where the `f64` values of `tensor` lie in the file.
-fn place(bytes: &[u8], tensor: &str) -> std::ops::Range<usize> {
+/// Multiplies the values of `tensor` in the file by `factor`.
+fn scale_tensor(bytes: &mut [u8], tensor: &str, factor: f64) {
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
     let entries: Value = serde_json::from_slice(&bytes[8..header]).expect("a JSON header");
     let entry = &entries[tensor];
-    assert_eq!(entry["dtype"], "F64", "{tensor}");
     let offset = |i: usize| header + entry["data_offsets"][i].as_u64().expect("an offset") as usize;
-    offset(0)..offset(1)
+    let values = &mut bytes[offset(0)..offset(1)];
+    match entry["dtype"].as_str() {
+        Some("F64") => {
+            for value in values.as_chunks_mut().0 {
+                *value = (f64::from_le_bytes(*value) * factor).to_le_bytes();
+            }
+        }
+        Some("F32") => {
+            for value in values.as_chunks_mut().0 {
+                *value = (f32::from_le_bytes(*value) * factor as f32).to_le_bytes();
+            }
+        }
+        other => panic!("{tensor}: dtype {other:?}"),
+    }
 }
 
 fn assert_passes(report: &Report) {
@@ -85,7 +97,6 @@ fn all_golden_vectors_agree_on_both_devices() {
     for hardware in devices() {
         let report = verify(Some(&golden), &hardware).unwrap();
         assert_eq!(report.failures(), Vec::<String>::new());
-        assert_eq!(report.totals().not_offered, 72);
     }
 }
 
@@ -93,6 +104,14 @@ fn all_golden_vectors_agree_on_both_devices() {
 fn a_wrong_reference_fails_and_names_the_tensor() {
     for (file, case, tensor) in [
         ("bk_small", "bk04_B2N64_n3_rand_z0+0.1i", "dc_z"),
+        ("bk_small", "bk04_B2N64_n3_rand_z0+0.1i", "G"),
+        ("bk_small", "bk04_B2N64_n3_rand_z0+0.1i", "d_a"),
+        ("bk_small", "bk04_B2N64_n3_rand_z0+0.1i", "d_bc"),
+        ("bk_small", "bk04_B2N64_n3_rand_z0+0.1i", "d_z"),
+        ("bk_upstream", "ups1_B2N128", "exact_d_he_diag"),
+        ("bk_upstream", "ups0_B1N63", "first_features"),
+        ("bk_upstream", "ups1_B2N128", "first_d_he_diag_blend0.5"),
+        ("bk_upstream", "ups0_B1N63", "head_features"),
         ("mamba_conv", "conv02_B2D5L64K4", "d_weight"),
         ("mamba_scan_small", "scan04_B2D4L65N4_normal", "last_state"),
         (
@@ -114,10 +133,7 @@ fn a_wrong_reference_fails_and_names_the_tensor() {
     ] {
         let scale = |factor: f64| {
             changed(file, |_, bytes| {
-                let range = place(bytes, &format!("{case}/{tensor}"));
-                for value in bytes[range].as_chunks_mut().0 {
-                    *value = (f64::from_le_bytes(*value) * factor).to_le_bytes();
-                }
+                scale_tensor(bytes, &format!("{case}/{tensor}"), factor);
             })
         };
         for factor in [1.01, 0.0, f64::NAN] {
@@ -266,7 +282,7 @@ fn the_table_ends_with_its_totals() {
     assert_eq!(output.status.code(), Some(0), "{stdout}");
     let last = stdout.lines().last().unwrap();
     assert!(
-        last.ends_with(" not offered, 0 failed, 0 WGSL dispatches"),
+        last.ends_with(" tensors compared, 0 failed, 0 WGSL dispatches"),
         "{last}"
     );
 }

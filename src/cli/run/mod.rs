@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::progress::Reporter;
 use crate::accounting::Tensors;
-use crate::bench::longcontext::{self, Checkpoints, SEGMENT_LEN};
+use crate::bench::longcontext::{self, Checkpoints};
 use crate::bench::{Progress, memory};
 use crate::config::{Budget, Config};
 use crate::data::{self, Tokenizer};
@@ -28,9 +28,8 @@ const RESULTS_DIR: &str = "results";
 /// # Errors
 /// Bad input, before anything is written; a broken device; a model that learned nothing, after everything is written.
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
-    let mut config = args.resolve()?;
+    let config = args.resolve()?;
     if args.dry_run {
-        config.train.segment_len.get_or_insert(SEGMENT_LEN);
         print!("{}", grid(&config)?);
         return Ok(());
     }

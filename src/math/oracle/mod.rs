@@ -8,6 +8,7 @@ pub mod causal_conv;
 pub mod embedding;
 pub mod linear_cross_entropy;
 pub mod resolvent_diag;
+pub mod resolvent_diag_bidirectional;
 pub mod selective_scan;
 
 use std::ops::{Add, Div, Mul, Neg, Sub};

@@ -40,23 +40,29 @@ pub struct Gradients<N> {
 }
 
 #[derive(Clone, Copy)]
-struct Complex<N>(N, N);
+pub(super) struct Complex<N>(pub(super) N, pub(super) N);
 
 impl<N: Number> Complex<N> {
-    fn plus(self, o: Self) -> Self {
+    pub(super) fn zero() -> Self {
+        Self(N::from_f64(0.0), N::from_f64(0.0))
+    }
+    pub(super) fn plus(self, o: Self) -> Self {
         Self(self.0 + o.0, self.1 + o.1)
     }
-    fn times(self, o: Self) -> Self {
+    pub(super) fn minus(self, o: Self) -> Self {
+        Self(self.0 - o.0, self.1 - o.1)
+    }
+    pub(super) fn times(self, o: Self) -> Self {
         Self(self.0 * o.0 - self.1 * o.1, self.0 * o.1 + self.1 * o.0)
     }
-    fn scaled(self, s: N) -> Self {
+    pub(super) fn scaled(self, s: N) -> Self {
         Self(self.0 * s, self.1 * s)
     }
-    fn reciprocal(self) -> Self {
+    pub(super) fn reciprocal(self) -> Self {
         let norm = self.0 * self.0 + self.1 * self.1;
         Self(self.0 / norm, -self.1 / norm)
     }
-    fn conj(self) -> Self {
+    pub(super) fn conj(self) -> Self {
         Self(self.0, -self.1)
     }
 }

@@ -175,10 +175,5 @@ impl ResolventDiagGradient for Flex {
 }
 
 fn plan<T: Real>(bounds: Bounds, seq: usize) -> Plan {
-    let bits = if T::DTYPE == f64::DTYPE {
-        f64::MANTISSA_DIGITS
-    } else {
-        f32::MANTISSA_DIGITS
-    };
-    Plan::new(bits, bounds.eta_min, bounds.p_max, seq)
+    Plan::new(T::BITS, bounds.eta_min, bounds.p_max, seq)
 }

@@ -13,6 +13,7 @@
 //! (dL/dRe, dL/dIm). Tensors are `f32` on every device, or `f64` on the CPU.
 
 mod autodiff;
+pub mod bidirectional;
 pub mod cpu;
 mod plan;
 mod wgsl;

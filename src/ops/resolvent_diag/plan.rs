@@ -27,6 +27,21 @@ impl Plan {
         }
     }
 
+    /// As [`Plan::new`], but with a warm-up always: where the usual chunk cannot hold it, chunks as long as
+    /// the warm-up itself, or one chunk of the whole sequence.
+    pub fn independent(bits: u32, eta_min: f32, p_max: f32, seq: usize) -> Self {
+        let plan = Self::new(bits, eta_min, p_max, seq);
+        if plan.warm_up.is_some() {
+            return plan;
+        }
+        let warm_up = warm_up(bits, f64::from(eta_min), f64::from(p_max));
+        let chunk = warm_up.min(seq).next_multiple_of(16);
+        Self {
+            chunk,
+            warm_up: Some(warm_up.min(chunk)),
+        }
+    }
+
     /// Number of chunks of a sequence of `seq` rows; the last may be short.
     pub(super) fn n_chunks(&self, seq: usize) -> usize {
         seq.div_ceil(self.chunk)
@@ -65,8 +80,12 @@ mod tests {
                 for seq in [1, 100, 4099, 1 << 20] {
                     for bits in [24, 53] {
                         let plan = Plan::new(bits, eta, p_max, seq);
-                        assert_eq!(plan.chunk % 16, 0, "{plan:?}");
-                        assert!(plan.warm_up.is_none_or(|w| w <= plan.chunk), "{plan:?}");
+                        let independent = Plan::independent(bits, eta, p_max, seq);
+                        assert!(independent.warm_up.is_some(), "{independent:?}");
+                        for plan in [plan, independent] {
+                            assert_eq!(plan.chunk % 16, 0, "{plan:?}");
+                            assert!(plan.warm_up.is_none_or(|w| w <= plan.chunk), "{plan:?}");
+                        }
                     }
                 }
             }
@@ -85,5 +104,14 @@ mod tests {
                 warm_up: None
             }
         );
+        let need = warm_up(24, f64::from(0.01_f32), 1.0);
+        assert_eq!(
+            Plan::independent(24, 0.01, 1.0, 1 << 20),
+            Plan {
+                chunk: need.next_multiple_of(16),
+                warm_up: Some(need)
+            }
+        );
+        assert_eq!(Plan::independent(24, 0.01, 1.0, 100).n_chunks(100), 1);
     }
 }

@@ -23,7 +23,6 @@ impl ResolventDiagBackend for CubeBackend {
     ) -> CubeTensor {
         let [diag, coupling, shift, g0] = [diag, coupling, shift, g0].map(into_contiguous);
         let [batch, seq, heads] = diag.shape().dims();
-        let spec = spec().bool("VARYING", coupling.shape() == diag.shape());
         let plan = plan(bounds, seq);
         let n_chunks = plan.n_chunks(seq);
 
@@ -33,7 +32,7 @@ impl ResolventDiagBackend for CubeBackend {
             let maps = empty(&diag, [batch, n_chunks, heads, 8], diag.dtype);
             launch(
                 &catalog::RESOLVENT_DIAG_FWD_REDUCE,
-                &spec,
+                &spec().bool("VARYING", coupling.shape() == diag.shape()),
                 Work::items(batch * n_chunks * heads, WG_SIZE, 2 * plan.chunk),
                 &[&diag, &coupling, &shift, &maps],
                 &[batch, seq, heads, plan.chunk].map(|n| n as u32),
@@ -41,32 +40,43 @@ impl ResolventDiagBackend for CubeBackend {
             let carry = empty(&diag, [batch, n_chunks, 2 * heads], diag.dtype);
             launch(
                 &catalog::RESOLVENT_DIAG_FWD_SPINE,
-                &self::spec(),
+                &spec(),
                 Work::items(batch * heads, WG_SIZE, 2 * n_chunks),
                 &[&maps, &g0, &carry],
                 &[batch, n_chunks, heads].map(|n| n as u32),
             );
             (carry, n_chunks)
         };
-        let g = empty(&diag, [batch, seq, 2 * heads], diag.dtype);
-        let (kernel, columns) = match heads % 4 {
-            0 => (&catalog::RESOLVENT_DIAG_FWD_VEC4, heads / 4),
-            _ => (&catalog::RESOLVENT_DIAG_FWD, heads),
-        };
-        let warm_up = plan.warm_up.unwrap_or(0);
-        launch(
-            kernel,
-            &spec,
-            Work::items(
-                batch * n_chunks * columns,
-                WG_SIZE,
-                4 * (warm_up + plan.chunk) * heads / columns,
-            ),
-            &[&diag, &coupling, &shift, &carry, &g],
-            &[batch, seq, columns, plan.chunk, warm_up, n_carried].map(|n| n as u32),
-        );
-        g
+        causal([&diag, &coupling, &shift], &carry, n_carried, plan)
     }
+}
+
+/// g, `[batch, seq, 2 * heads]`. `carry` holds the states entering the first `n_carried` chunks.
+pub(super) fn causal(
+    [diag, coupling, shift]: [&CubeTensor; 3],
+    carry: &CubeTensor,
+    n_carried: usize,
+    plan: Plan,
+) -> CubeTensor {
+    let [batch, seq, heads] = diag.shape().dims();
+    let g = empty(diag, [batch, seq, 2 * heads], diag.dtype);
+    let (kernel, columns) = match heads % 4 {
+        0 => (&catalog::RESOLVENT_DIAG_FWD_VEC4, heads / 4),
+        _ => (&catalog::RESOLVENT_DIAG_FWD, heads),
+    };
+    let warm_up = plan.warm_up.unwrap_or(0);
+    launch(
+        kernel,
+        &spec().bool("VARYING", coupling.shape() == diag.shape()),
+        Work::items(
+            batch * plan.n_chunks(seq) * columns,
+            WG_SIZE,
+            4 * (warm_up + plan.chunk) * heads / columns,
+        ),
+        &[diag, coupling, shift, carry, &g],
+        &[batch, seq, columns, plan.chunk, warm_up, n_carried].map(|n| n as u32),
+    );
+    g
 }
 
 impl ResolventDiagGradient for CubeBackend {

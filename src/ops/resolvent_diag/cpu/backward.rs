@@ -42,7 +42,7 @@ fn load_cotangent<T: Real>(
 
 /// g^2.
 #[inline(always)]
-fn square<T: Real>(g: Complex<Lanes<T>>) -> Complex<Lanes<T>> {
+pub(super) fn square<T: Real>(g: Complex<Lanes<T>>) -> Complex<Lanes<T>> {
     Complex {
         re: sub_mul(g.im, g.im, mul(g.re, g.re)),
         im: map2(g.re, g.im, |re, im| (re + re) * im),

@@ -28,7 +28,7 @@ fn step<T: Real>(
 
 /// Shift of every lane; idle lanes get i.
 #[inline(always)]
-fn lane_shift<T: Real>(shift: &[T], strip: &Strip) -> Complex<Lanes<T>> {
+pub(super) fn lane_shift<T: Real>(shift: &[T], strip: &Strip) -> Complex<Lanes<T>> {
     let mut z = Complex {
         re: [T::zero(); LANES],
         im: [T::one(); LANES],

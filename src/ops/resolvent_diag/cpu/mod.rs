@@ -15,6 +15,7 @@
 )]
 
 mod backward;
+pub mod bidirectional;
 mod forward;
 mod lanes;
 mod strips;

@@ -282,6 +282,34 @@ pub(super) fn load_coupling<T: Real>(tile: &mut Tile<T>, coupling: &[T], strip: 
     }
 }
 
+/// As [`load_coupling`], 0 where one of the two rows that it couples lies outside the sequence: a recurrence
+/// that runs over its ends then starts afresh there.
+#[inline(always)]
+pub(super) fn load_inner_coupling<T: Real>(
+    tile: &mut Tile<T>,
+    coupling: &[T],
+    strip: &Strip,
+    t: isize,
+) {
+    if coupling.len() > 1 {
+        load(tile, coupling, strip, t);
+    } else {
+        *tile = Tile::filled(coupling[0]);
+    }
+    if strip.whole(t) && strip.row(t) > 0 {
+        return;
+    }
+    for l in 0..strip.lanes {
+        let lane = if strip.by_head { 0 } else { l * strip.chunk };
+        for k in 0..LANES {
+            let row = strip.row(t + (lane + k) as isize);
+            if row <= 0 || row >= strip.dims.seq as isize {
+                tile.0[k * LANES + l] = T::zero();
+            }
+        }
+    }
+}
+
 /// Sets the lanes whose chunk has a row in `carry` `[batch, n_carried, 2 * heads]`.
 #[inline(always)]
 pub(super) fn set_carried<T: Real>(state: &mut Complex<Lanes<T>>, carry: &[T], strip: &Strip) {
