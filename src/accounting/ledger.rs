@@ -122,7 +122,7 @@ fn saved_words(shape: &ModelShape, batch: usize, segment: usize, tensors: Tensor
             let chunks = segment.div_ceil(selective_scan::CHUNK) + 1;
             n_tokens * (around + wide + selection + columns) + batch * chunks * d_state * inner
         }
-        Architecture::ResNetBk | Architecture::NoMixer => {
+        _ => {
             let (top_k, n_experts) = (shape.top_k, shape.n_experts);
             // Rows of the experts, padded: what they read and both sides of their nonlinearity, their token.
             let rows = padded(n_tokens * top_k) * (d + 2 * shape.expert_hidden + 1);
@@ -130,8 +130,8 @@ fn saved_words(shape: &ModelShape, batch: usize, segment: usize, tensors: Tensor
             let choices = top_k * (d + n_experts + 2);
             // The other branch before its scale; the router's logits and exponentials, and their sum.
             let routed = d + 2 * n_experts + 1;
-            // The potential before and after its bounds, their mask, the resolvent.
-            let mixer = 5;
+            // Of each head the potential before and after its bounds, their mask, the resolvent.
+            let mixer = 5 * shape.n_heads();
             rows + n_tokens * (around + choices + routed + mixer)
         }
     }
@@ -147,7 +147,7 @@ fn padded(rows: usize) -> usize {
 fn state_words(shape: &ModelShape) -> usize {
     match shape.architecture {
         Architecture::Mamba => shape.d_inner() * (shape.d_conv - 1 + shape.d_state),
-        Architecture::ResNetBk | Architecture::NoMixer => 2,
+        _ => 2 * shape.n_heads(),
     }
 }
 
@@ -155,7 +155,7 @@ fn state_words(shape: &ModelShape) -> usize {
 fn n_parameter_tensors(shape: &ModelShape) -> usize {
     let block = match shape.architecture {
         Architecture::Mamba => 9 + 2 * usize::from(shape.projection_bias),
-        Architecture::ResNetBk | Architecture::NoMixer => 7 + 4 * shape.n_experts,
+        _ => 7 + 4 * shape.n_experts,
     };
     2 + shape.n_layers * (1 + block)
 }

@@ -17,7 +17,7 @@ pub fn needs(
     let work = Workload {
         batch: config.batch_size,
         seq_len,
-        segment: config.resident_len(seq_len),
+        segment: shape.architecture.resident_len(config, seq_len),
         loss_chunk_tokens: config.loss_chunk_tokens,
         layer_by_layer: config.gradient_checkpointing,
         states_on_host: config.cpu_offloading,
@@ -40,7 +40,8 @@ pub(super) fn misfit(
     config: &Config,
     hardware: &Hardware,
 ) -> Option<Outcome> {
-    let n_tokens = (config.train.batch_size * config.train.resident_len(seq_len)) as u64;
+    let resident = shape.architecture.resident_len(&config.train, seq_len);
+    let n_tokens = (config.train.batch_size * resident) as u64;
     let widest = Bytes(4 * n_tokens * widest_activation(shape) as u64);
     let binding = hardware
         .adapter
@@ -82,6 +83,6 @@ fn judge(reason: &str, needs: Bytes, have: Option<Bytes>) -> Option<Outcome> {
 pub(super) fn widest_activation(shape: &ModelShape) -> usize {
     match shape.architecture {
         Architecture::Mamba => 2 * shape.d_inner(),
-        Architecture::ResNetBk | Architecture::NoMixer => shape.d_model.max(shape.expert_hidden),
+        _ => shape.d_model.max(shape.expert_hidden),
     }
 }

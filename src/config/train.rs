@@ -47,8 +47,8 @@ pub struct TrainConfig {
     pub checkpoint_every_seconds: f64,
     /// Rows of logits that exist at once in the loss; part of the config so that a resumed run takes the same.
     pub loss_chunk_tokens: usize,
-    /// Positions of every sequence that are resident at once: longer sequences go in segments of this length.
-    /// Absent: a run fills in what suits its device, and records it.
+    /// Positions of every sequence that are resident at once: longer sequences go in segments of this length,
+    /// except where a model carries no state. Absent: a run fills in what suits its device, and records it.
     pub segment_len: Option<usize>,
     /// Whether gradients cross the boundaries of segments.
     #[serde(rename = "bptt")]
@@ -77,12 +77,5 @@ impl Default for TrainConfig {
             gradient_checkpointing: false,
             cpu_offloading: false,
         }
-    }
-}
-
-impl TrainConfig {
-    /// Positions of sequences of `seq_len` that are resident at once: a segment, or all.
-    pub fn resident_len(&self, seq_len: usize) -> usize {
-        self.segment_len.map_or(seq_len, |len| len.min(seq_len))
     }
 }

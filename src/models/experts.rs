@@ -5,7 +5,7 @@ use burn::nn::Linear;
 use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Tensor, TensorData};
 
-use super::registry::ModelShape;
+use super::registry::{Architecture, ModelShape};
 use super::{Initialiser, Pass, Routing, Sweep};
 use crate::hardware::read;
 use crate::ops::embedding::gather_rows;
@@ -21,6 +21,8 @@ pub(super) struct Experts {
     networks: Vec<Expert>,
     #[module(skip)]
     top_k: usize,
+    #[module(skip)]
+    router_learns: bool,
 }
 
 #[derive(Module, Debug)]
@@ -58,6 +60,7 @@ impl Experts {
             router,
             networks,
             top_k: shape.top_k,
+            router_learns: shape.architecture != Architecture::ResNetBkPublished,
         }
     }
 
@@ -76,7 +79,10 @@ impl Experts {
         let [n_tokens, _] = x.dims();
         let n_experts = self.networks.len();
         let options = (&x.device(), x.dtype());
-        let probabilities = softmax(self.router.forward(x.clone()), 1);
+        let mut probabilities = softmax(self.router.forward(x.clone()), 1);
+        if !self.router_learns {
+            probabilities = probabilities.detach();
+        }
         pass.show("router", &probabilities);
         let on_host = read::floats(
             probabilities.clone().inner(),

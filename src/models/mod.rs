@@ -66,6 +66,8 @@ pub enum BlockState {
         /// State of the scan, `[batch, d_inner, d_state]`.
         scan: Tensor<3>,
     },
+    /// Of a model that sees whole sequences only.
+    Empty,
 }
 
 impl BlockState {
@@ -80,6 +82,7 @@ impl BlockState {
                 conv: map.tensor(conv)?,
                 scan: map.tensor(scan)?,
             },
+            Self::Empty => Self::Empty,
         })
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::mamba::MambaBlock;
 use super::resnetbk::ResNetBkBlock;
 use super::{BlockOutput, BlockState, Initialiser, Pass, SequenceBlock};
-use crate::config::{MatchBasis, ModelConfig};
+use crate::config::{MatchBasis, ModelConfig, TrainConfig};
 use crate::{Error, Result};
 
 /// A registered model.
@@ -22,11 +22,33 @@ pub enum Architecture {
     /// Official Mamba-1.
     #[serde(rename = "mamba")]
     Mamba,
+    /// `resnetbk` with `d_model / 4` heads and one learned shift a head.
+    #[serde(rename = "resnetbk-mh")]
+    ResNetBkMh,
+    /// The published model: whole resolvent, which sees the tokens to be predicted, published gradient, frozen
+    /// router. Not causal.
+    #[serde(rename = "resnetbk-published")]
+    ResNetBkPublished,
+}
+
+/// What a model hands from one segment of a sequence to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carry {
+    /// A state of fixed size: sequences may go in segments.
+    Finite,
+    /// Nothing finite would do: whole sequences only.
+    None,
 }
 
 impl Architecture {
     /// All registered models.
-    pub const ALL: [Self; 3] = [Self::ResNetBk, Self::Mamba, Self::NoMixer];
+    pub const ALL: [Self; 5] = [
+        Self::ResNetBk,
+        Self::Mamba,
+        Self::NoMixer,
+        Self::ResNetBkMh,
+        Self::ResNetBkPublished,
+    ];
 
     /// Name in flags, configs and results.
     pub fn name(self) -> &'static str {
@@ -34,6 +56,25 @@ impl Architecture {
             Self::ResNetBk => "resnetbk",
             Self::NoMixer => "no-mixer",
             Self::Mamba => "mamba",
+            Self::ResNetBkMh => "resnetbk-mh",
+            Self::ResNetBkPublished => "resnetbk-published",
+        }
+    }
+
+    /// Positions of sequences of `seq_len` that are trained on at once: a segment, or all of them where
+    /// the configuration names none or nothing can be carried on.
+    pub fn resident_len(self, config: &TrainConfig, seq_len: usize) -> usize {
+        match (self.carry(), config.segment_len) {
+            (Carry::Finite, Some(segment_len)) => segment_len.min(seq_len),
+            _ => seq_len,
+        }
+    }
+
+    /// What it carries between segments.
+    pub fn carry(self) -> Carry {
+        match self {
+            Self::ResNetBk | Self::NoMixer | Self::Mamba | Self::ResNetBkMh => Carry::Finite,
+            Self::ResNetBkPublished => Carry::None,
         }
     }
 
@@ -57,9 +98,10 @@ impl Architecture {
 
     fn block(self, init: &mut Initialiser<'_>, shape: &ModelShape) -> Block {
         match self {
-            Self::ResNetBk => Block::ResNetBk(ResNetBkBlock::new(init, shape, true)),
-            Self::NoMixer => Block::ResNetBk(ResNetBkBlock::new(init, shape, false)),
             Self::Mamba => Block::Mamba(MambaBlock::new(init, shape)),
+            Self::ResNetBk | Self::NoMixer | Self::ResNetBkMh | Self::ResNetBkPublished => {
+                Block::ResNetBk(ResNetBkBlock::new(init, shape))
+            }
         }
     }
 }
@@ -71,7 +113,7 @@ impl Architecture {
     reason = "a model has a few blocks, each of megabytes of weights"
 )]
 pub enum Block {
-    /// `resnetbk`, `no-mixer`.
+    /// `resnetbk` and its variants.
     ResNetBk(ResNetBkBlock),
     /// `mamba`.
     Mamba(MambaBlock),
@@ -150,17 +192,25 @@ impl ModelShape {
         self.expand * self.d_model
     }
 
+    /// ResNet-BK: independent resolvents.
+    pub fn n_heads(&self) -> usize {
+        match self.architecture {
+            Architecture::ResNetBkMh => self.d_model / 4,
+            _ => 1,
+        }
+    }
+
     /// Counts by formula; a test compares them with the built module.
     pub fn parameters(&self) -> ParameterCount {
         let (block, active) = match self.architecture {
-            Architecture::ResNetBk | Architecture::NoMixer => (
-                ResNetBkBlock::n_parameters(self, self.n_experts),
-                ResNetBkBlock::n_parameters(self, self.top_k),
-            ),
             Architecture::Mamba => {
                 let n = MambaBlock::n_parameters(self);
                 (n, n)
             }
+            _ => (
+                ResNetBkBlock::n_parameters(self, self.n_experts),
+                ResNetBkBlock::n_parameters(self, self.top_k),
+            ),
         };
         let around = |block: usize| self.n_layers * (block + self.d_model) + self.d_model;
         let non_embedding = around(block);
@@ -177,8 +227,8 @@ impl ModelShape {
 /// near as it can to Mamba's size on the configured basis.
 ///
 /// # Errors
-/// [`Error::Config`] when two of them differ by more than 10 % all the same, and
-/// [`Error::NotAvailableYet`] for matching by FLOPs.
+/// [`Error::Config`] when two of them differ by more than 10 % all the same or `resnetbk-mh` cannot have
+/// `d_model / 4` heads, and [`Error::NotAvailableYet`] for matching by FLOPs.
 pub fn matched_shapes(
     models: &[Architecture],
     config: &ModelConfig,
@@ -193,6 +243,11 @@ pub fn matched_shapes(
             });
         }
     };
+    if models.contains(&Architecture::ResNetBkMh) && !config.d_model.is_multiple_of(4) {
+        return Err(Error::Config {
+            problems: vec!["model.d_model must be a multiple of 4 for resnetbk-mh".into()],
+        });
+    }
     let shape = |architecture, expert_hidden| ModelShape {
         architecture,
         vocab_size,
@@ -212,7 +267,7 @@ pub fn matched_shapes(
     let target = size(Architecture::Mamba, 0);
     let solve = |architecture| match architecture {
         Architecture::Mamba => shape(architecture, 0),
-        Architecture::ResNetBk | Architecture::NoMixer => {
+        _ => {
             // The count is linear in the hidden width.
             let slope = size(architecture, 2) - size(architecture, 1);
             let fixed = size(architecture, 1) - slope;

@@ -203,7 +203,12 @@ impl<'a> Trainer<'a> {
             shape: batch_shape,
         };
         let seq_len = batch_shape.seq_len;
-        let segments = segments(seq_len, config.resident_len(seq_len));
+        let resident = self
+            .training
+            .shape
+            .architecture
+            .resident_len(config, seq_len);
+        let segments = segments(seq_len, resident);
         let gradient = objective.gradient(&self.model, &sequences, &segments, Some(meter))?;
         let step = Step {
             index,

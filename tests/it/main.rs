@@ -16,6 +16,7 @@ mod memory;
 mod models;
 mod plain;
 mod plots;
+mod resnetbk_variants;
 mod resolvent_diag;
 mod resolvent_diag_bidirectional;
 mod results;
