@@ -11,6 +11,7 @@ pub mod embedding;
 mod flex;
 mod launch;
 pub mod linear_cross_entropy;
+pub mod non_finite;
 pub mod resolvent_diag;
 pub mod selective_scan;
 mod sums;

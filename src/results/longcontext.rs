@@ -61,6 +61,36 @@ pub struct Curves {
     pub loss_nats: Vec<Option<Finite>>,
     /// Norm of the gradient over all parameters before clipping.
     pub gradient_norm: Vec<Option<Finite>>,
+    /// Where the steps that were not finite stopped being so.
+    pub faults: Vec<Fault>,
+}
+
+/// A step that was not finite, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// The step, counted from 0.
+    pub step: u64,
+    /// The first place where a value was not finite; absent where a second look at the step found none.
+    pub first: Option<NonFinite>,
+}
+
+/// The first place in a step where a value was infinite or no number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "pass", rename_all = "snake_case", deny_unknown_fields)]
+pub enum NonFinite {
+    /// In the forward pass.
+    Forward {
+        /// The layer, counted from 1; 0 outside the blocks.
+        layer: usize,
+        /// The operation, and the tensor that it reads or makes.
+        operation: String,
+    },
+    /// In the backward pass: all values before it were finite.
+    Backward {
+        /// The parameter whose gradient the backward pass came to first.
+        parameter: String,
+    },
 }
 
 impl Curves {

@@ -20,7 +20,7 @@ pub use cell::{Cell, CellKey, DivergenceCause, Outcome, Parameters};
 pub use finite::Finite;
 pub use guide::{GuideEntry, GuideFile, GuideResults};
 pub use limits::{Censoring, Limit, ModelLimits, STEPS_FOR_A_CLAIM};
-pub use longcontext::{Curves, Evaluation, LongContextMetrics, UsefulContext};
+pub use longcontext::{Curves, Evaluation, Fault, LongContextMetrics, NonFinite, UsefulContext};
 pub use memory::{Memory, MemoryLedger};
 pub use record::{PROTOCOL_VERSION, Provenance, ResultsFile, RunRecord, SCHEMA_VERSION};
 pub use summary::{NO_CONTEXT, Summary};

@@ -20,6 +20,7 @@ pub const KERNELS: &[&Kernel] = &[
     &EMBEDDING_BWD_REDUCE,
     &EMBEDDING_FWD,
     &LINEAR_CROSS_ENTROPY_FWD,
+    &NON_FINITE,
     &RESOLVENT_DIAG_BIDIRECTIONAL_BWD,
     &RESOLVENT_DIAG_BIDIRECTIONAL_FWD,
     &RESOLVENT_DIAG_BIDIRECTIONAL_PUBLISHED,
@@ -117,6 +118,14 @@ pub static RESOLVENT_DIAG_BIDIRECTIONAL_PUBLISHED: Kernel = Kernel {
     name: "resolvent_diag_bidirectional_published",
     source: include_str!("../../shaders/resolvent_diag_bidirectional_published.wgsl"),
     n_inputs: 2,
+    n_outputs: 1,
+};
+
+/// Counts of values that are infinite or no number.
+pub static NON_FINITE: Kernel = Kernel {
+    name: "non_finite",
+    source: include_str!("../../shaders/non_finite.wgsl"),
+    n_inputs: 1,
     n_outputs: 1,
 };
 

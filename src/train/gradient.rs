@@ -17,7 +17,7 @@ use crate::accounting::memory::Meter;
 use crate::config::{Backpropagation, ModelConfig, TrainConfig};
 use crate::hardware::read;
 use crate::models::{
-    BatchShape, BlockState, Dropout, Forward, LanguageModel, ModelSweep, StateMap,
+    BatchShape, BlockState, Dropout, Forward, LanguageModel, ModelSweep, Observer, StateMap,
 };
 use crate::{Error, Result};
 
@@ -202,6 +202,34 @@ impl Objective {
             }
         }
         Ok(FirstSweep { boundaries, routed })
+    }
+
+    /// One forward pass from left to right in segments, without a graph, in which `observer` sees what every
+    /// operation reads and makes, the loss included.
+    ///
+    /// # Errors
+    /// As [`Objective::gradient`].
+    pub fn observe(
+        &self,
+        model: &LanguageModel,
+        batch: &Sequences<'_>,
+        segment_len: usize,
+        observer: &dyn Observer,
+    ) -> Result<()> {
+        let mut states = model.initial_states(batch.shape.batch);
+        for range in segments(batch.shape.seq_len, segment_len) {
+            let segment = batch.segment(&range);
+            let how = Forward {
+                dropout: self.dropout_of(&segment),
+                observer: Some(observer),
+                ..Forward::infer(segment.shape)
+            };
+            let hidden = model.forward(&segment.inputs, states, &how)?;
+            states = hidden.states;
+            let nll = model.nll(hidden.x, &segment.targets, self.loss_chunk_tokens)?;
+            observer.see(0, "loss", nll);
+        }
+        Ok(())
     }
 
     fn dropout_of(&self, segment: &Segment) -> Dropout {

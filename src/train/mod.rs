@@ -1,6 +1,7 @@
 //! The training loop: whole sequences, seeded, one readback a step.
 
 mod checkpoint;
+mod diagnosis;
 mod gradient;
 pub mod optimiser;
 mod schedule;
@@ -15,6 +16,7 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 pub use checkpoint::Checkpoint;
+pub use diagnosis::diagnose;
 pub use gradient::{Gradient, Objective, Sequences, segments};
 pub use schedule::learning_rate;
 use stability::Stability;
@@ -24,7 +26,7 @@ use crate::config::{ModelConfig, TrainConfig};
 use crate::data::{Batch, Batches};
 use crate::models::registry::ModelShape;
 use crate::models::{BatchShape, LanguageModel};
-use crate::results::{Curves, Outcome};
+use crate::results::{Curves, Fault, NonFinite, Outcome};
 use crate::units::Bytes;
 use crate::{Error, Result};
 
@@ -119,7 +121,7 @@ pub fn train(training: &Training<'_>, on_step: &mut dyn FnMut(Step)) -> Result<T
         let step_began = Instant::now();
         let batch = training.batches.batch(index);
         data_order.update(bytemuck::cast_slice::<u32, u8>(&batch.inputs));
-        let step = match trainer.step(index, &batch, &meter) {
+        let (step, fault) = match trainer.step(index, &batch, &meter) {
             Err(Error::OutOfMemory { requested, .. }) => {
                 outcome = Outcome::OutOfMemory {
                     requested_bytes: requested,
@@ -137,6 +139,10 @@ pub fn train(training: &Training<'_>, on_step: &mut dyn FnMut(Step)) -> Result<T
 
         if !step.is_finite() {
             skipped_steps += 1;
+            curves.faults.push(Fault {
+                step: index,
+                first: fault,
+            });
         }
         if let Some(cause) = stability.step(step.loss_nats, step.gradient_norm) {
             outcome = Outcome::Diverged { step: index, cause };
@@ -186,8 +192,13 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// One optimiser step; a non-finite gradient changes nothing.
-    fn step(&mut self, index: u64, batch: &Batch, meter: &Meter) -> Result<Step> {
+    /// One optimiser step. One that is not finite changes nothing, and is looked into.
+    fn step(
+        &mut self,
+        index: u64,
+        batch: &Batch,
+        meter: &Meter,
+    ) -> Result<(Step, Option<NonFinite>)> {
         let Training {
             config,
             model,
@@ -216,13 +227,17 @@ impl<'a> Trainer<'a> {
             gradient_norm: gradient.norm,
             n_tokens: batch.inputs.len() as u64,
         };
+        let mut fault = None;
         if step.is_finite() {
             let gradients = gradient.clipped(&self.model, config.gradient_clip_norm);
             let rate = learning_rate(config, index, n_steps);
             self.update(rate, gradients);
             meter.sync_point("the optimiser's step")?;
+        } else {
+            let gradients = &gradient.gradients;
+            fault = diagnose(&objective, &self.model, &sequences, resident, gradients)?;
         }
-        Ok(step)
+        Ok((step, fault))
     }
 
     /// On the host where the moments are kept there.
