@@ -111,7 +111,9 @@ fn later_tokens_leave_earlier_logits_alone() {
         seq_len: N,
     };
     let original = tokens(2 * N);
-    for architecture in Architecture::ALL {
+    // The published model sees what it is to predict: `resnetbk_variants` measures how much.
+    let causal = |model: &Architecture| *model != Architecture::ResNetBkPublished;
+    for architecture in Architecture::ALL.into_iter().filter(causal) {
         let model = LanguageModel::new(&small(architecture), 1, &support::cpu());
         let before = logits(&model, &original, shape);
         for t in [1, N / 2, N - 1] {
@@ -251,20 +253,23 @@ fn a_repeated_pattern_is_learnt_by_the_models_and_not_by_the_control() {
                 batch: 2,
                 seq_len: 64,
             },
-            n_steps: 200,
+            n_steps: 600,
             seed: 42,
             device: &support::cpu(),
             memory_limit: None,
             checkpoint: folder.path().join("cell"),
         };
         let trained = train(&training, &mut |_| {}).unwrap();
-        let losses = &trained.curves.loss_nats[180..];
+        let losses = &trained.curves.loss_nats[580..];
         let mean = losses.iter().map(|loss| loss.unwrap().get()).sum::<f64>() / 20.0;
         if architecture == Architecture::NoMixer {
             // Three of seven tokens are a 1, and three things follow it: 3/7 ln 3 = 0.471 nat.
             assert!((mean - 0.471).abs() < 0.05, "the control reached {mean}");
         } else {
-            assert!(mean < 0.05, "{architecture:?} reached {mean} only");
+            // The published gradient, which is none, gets there slowly: 0.06 here, 0.2 from other seeds.
+            let published = architecture == Architecture::ResNetBkPublished;
+            let bound = if published { 0.3 } else { 0.05 };
+            assert!(mean < bound, "{architecture:?} reached {mean} only");
         }
     }
 }

@@ -43,6 +43,15 @@ impl<T> Matrices<'_, T> {
     }
 }
 
+/// Complex tiles of a pair of strips.
+type Tiles<T> = Vec<[ComplexTile<T>; 2]>;
+
+/// Tiles for `rows` rows. A task writes them before it reads them: tasks on one thread share them, because
+/// fresh memory costs more than the arithmetic.
+fn scratch<T: Real>(rows: usize) -> Tiles<T> {
+    vec![[ComplexTile::zeros(); 2]; rows / LANES]
+}
+
 /// `diag - z - q`, with minus its imaginary part, a sum of positive terms.
 #[inline(always)]
 fn denominator<T: Real>(
@@ -79,14 +88,18 @@ fn load_rows<T: Real>(
     }
 }
 
+/// Writes G of one block; `right` is for what the right adds to the denominators.
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma"))]
-fn forward_block<T: Real>(matrices: &Matrices<'_, T>, pairs: &[[Strip; 2]], out: &mut [T]) {
+fn forward_block<T: Real>(
+    matrices: &Matrices<'_, T>,
+    pairs: &[[Strip; 2]],
+    right: &mut Tiles<T>,
+    out: &mut [T],
+) {
     let (chunk, margin) = (matrices.plan.chunk, matrices.margin());
     let mut d = [Tile::zeros(); 2];
     let mut p = [Tile::zeros(); 2];
     let mut full = [ComplexTile::zeros(); 2];
-    // What the right adds to the denominators.
-    let mut right = vec![[ComplexTile::zeros(); 2]; (chunk + margin) / LANES];
     for pair in pairs {
         let z = [
             lane_shift(matrices.shift, &pair[0]),
@@ -144,9 +157,13 @@ pub fn forward<T: Real>(matrices: &Matrices<'_, T>, out: &mut [T]) {
     let blocks = Blocks::new(matrices.dims, matrices.plan);
     let rows = blocks.chunks() * matrices.plan.chunk;
     let parts = blocks.split(out, matrices.dims.seq, rows);
-    parts.into_par_iter().enumerate().for_each(|(i, out)| {
-        forward_block(matrices, &blocks.strips(i), out);
-    });
+    let tiles = || scratch(matrices.plan.chunk + matrices.margin());
+    parts
+        .into_par_iter()
+        .enumerate()
+        .for_each_init(tiles, |right, (i, out)| {
+            forward_block(matrices, &blocks.strips(i), right, out);
+        });
 }
 
 /// Where the gradients go: overwritten, shapes as the inputs of the same names.
@@ -176,12 +193,11 @@ fn sum<T: Real>(a: Complex<Lanes<T>>, b: Complex<Lanes<T>>) -> Complex<Lanes<T>>
     }
 }
 
-/// Adds (dL/dRe z, dL/dIm z) of a total.
 #[inline(always)]
-fn add_shift<T: Real>(to: Complex<Lanes<T>>, total: Complex<Lanes<T>>) -> Complex<Lanes<T>> {
+fn conjugate<T: Real>(a: Complex<Lanes<T>>) -> Complex<Lanes<T>> {
     Complex {
-        re: map2(to.re, total.re, |a, b| a + b),
-        im: map2(to.im, total.im, |a, b| a - b),
+        re: a.re,
+        im: map2(a.im, a.im, |im, _| -im),
     }
 }
 
@@ -191,28 +207,27 @@ fn real_product<T: Real>(a: Complex<Lanes<T>>, b: Complex<Lanes<T>>) -> Lanes<T>
     sub_mul(a.im, b.im, mul(a.re, b.re))
 }
 
+/// Writes the gradients of one block. The tiles are for g, r, rho and the totals from the right; a row's total is
+/// the cotangent of minus a denominator: of its own G, rho, and of the rows beyond.
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma"))]
 fn backward_block<T: Real>(
     matrices: &Matrices<'_, T>,
     full: &[T],
     d_full: &[T],
     pairs: &[[Strip; 2]],
+    [g, r, rho, from_right]: &mut [Tiles<T>; 4],
     out: &mut BackwardBlock<'_, T>,
 ) {
     let heads = matrices.dims.heads;
     let (chunk, margin) = (matrices.plan.chunk, matrices.margin());
     // Tile `own` is the chunk's first.
     let (own, end) = (margin / LANES, (margin + chunk) / LANES);
-    let n_tiles = end + own;
     let at = |j: usize| (j * LANES) as isize - margin as isize;
     let first = pairs[0][0].first;
 
-    let zeros = || vec![[ComplexTile::zeros(); 2]; n_tiles];
-    let (mut g, mut r, mut rho) = (zeros(), zeros(), zeros());
-    let mut d_diag = vec![[Tile::zeros(); 2]; end];
-    let mut d_coupling = d_diag.clone();
     let mut d = [Tile::zeros(); 2];
     let mut p = [Tile::zeros(); 2];
+    let mut p_left = [Tile::zeros(); 2];
     let mut w = [ComplexTile::zeros(); 2];
     for pair in pairs {
         let z = [
@@ -233,10 +248,17 @@ fn backward_block<T: Real>(
             }
         }
 
+        // Right to left: r, rho and, over g^2, the cotangent of g.
         let mut now = [complex_zero(); 2];
-        for (j, (r, rho)) in r.iter_mut().zip(&mut rho).enumerate().rev() {
+        let mut lambda = [complex_zero(); 2];
+        let tiles = g
+            .iter()
+            .zip(&mut *r)
+            .zip(rho.iter_mut().zip(&mut *from_right));
+        for (j, ((g, r), (rho, from_right))) in tiles.enumerate().rev() {
             load_rows(&mut d, &mut p, matrices, pair, at(j), 1);
             for s in 0..2 {
+                load_inner_coupling(&mut p_left[s], matrices.coupling, &pair[s], at(j));
                 load_complex(&mut rho[s], full, &pair[s], at(j));
                 load_complex(&mut w[s], d_full, &pair[s], at(j));
             }
@@ -245,77 +267,61 @@ fn backward_block<T: Real>(
                     let q = complex_scale(p[s].row(k), now[s]);
                     now[s] = inverse(denominator(d[s].row(k), z[s], q));
                     r[s].set_row(k, now[s]);
-                    let d_full = w[s].row(k);
-                    let w = Complex {
-                        re: d_full.re,
-                        im: map2(d_full.im, d_full.im, |im, _| -im),
-                    };
-                    let g = rho[s].row(k);
-                    rho[s].set_row(k, complex_mul(w, square(g)));
+
+                    let own = complex_mul(conjugate(w[s].row(k)), square(rho[s].row(k)));
+                    rho[s].set_row(k, own);
+                    let total = sum(own, complex_mul(lambda[s], square(g[s].row(k))));
+                    from_right[s].set_row(k, total);
+                    lambda[s] = complex_scale(p_left[s].row(k), total);
                 }
             }
         }
 
-        // Cotangent of g[t] over g[t]^2, from the right. The total of a row is the cotangent of minus its
-        // denominator: of its own G, rho, and of what lies beyond.
+        // Left to right: over r^2, the cotangent of r, and the gradients.
         let mut lambda = [complex_zero(); 2];
-        for j in (own..n_tiles).rev() {
-            for s in 0..2 {
-                load_inner_coupling(&mut p[s], matrices.coupling, &pair[s], at(j));
-            }
-            for k in (0..LANES).rev() {
-                for s in 0..2 {
-                    let beyond = complex_mul(lambda[s], square(g[j][s].row(k)));
-                    let total = sum(rho[j][s].row(k), beyond);
-                    lambda[s] = complex_scale(p[s].row(k), total);
-                    if j < end {
-                        let before = if k > 0 {
-                            g[j][s].row(k - 1)
-                        } else {
-                            g[j - 1][s].row(LANES - 1)
-                        };
-                        d_coupling[j][s].set_row(k, real_product(total, before));
-                        d_diag[j][s].set_row(k, map2(total.re, total.re, |x, _| -x));
-                        d_shift[s] = add_shift(d_shift[s], total);
-                    }
-                }
-            }
-        }
-
-        // Cotangent of r[t] over r[t]^2, from the left; `before` is the total of the row before.
-        let mut lambda = [complex_zero(); 2];
-        let mut before = lambda;
+        let mut total = [complex_zero(); 2];
         for j in 0..end {
+            let (r, rho, from_right) = (&r[j], &rho[j], &from_right[j]);
             for s in 0..2 {
                 load_inner_coupling(&mut p[s], matrices.coupling, &pair[s], at(j) + 1);
             }
+            let mut g_before = [complex_zero(); 2];
+            if j > 0 {
+                g_before = [g[j - 1][0].row(LANES - 1), g[j - 1][1].row(LANES - 1)];
+            }
             for k in 0..LANES {
                 for s in 0..2 {
-                    let r = r[j][s].row(k);
+                    let (r, right) = (r[s].row(k), from_right[s].row(k));
                     let beyond = complex_mul(lambda[s], square(r));
-                    let total = sum(rho[j][s].row(k), beyond);
-                    lambda[s] = complex_scale(p[s].row(k), total);
-                    if j >= own {
-                        let by_right = real_product(before[s], r);
-                        let by_left = d_coupling[j][s].row(k);
-                        d_coupling[j][s].set_row(k, map2(by_left, by_right, |a, b| a + b));
-                        // A row's own rho was counted above.
-                        let by_left = d_diag[j][s].row(k);
-                        d_diag[j][s].set_row(k, map2(by_left, beyond.re, |a, b| a - b));
-                        d_shift[s] = add_shift(d_shift[s], beyond);
-                    }
-                    before[s] = total;
+                    let coupling = map2(
+                        real_product(right, g_before[s]),
+                        real_product(total[s], r),
+                        |a, b| a + b,
+                    );
+                    // The totals share the row's own rho.
+                    let both = sum(right, beyond);
+                    w[s].set_row(k, both);
+                    d[s].set_row(k, coupling);
+                    total[s] = sum(rho[s].row(k), beyond);
+                    lambda[s] = complex_scale(p[s].row(k), total[s]);
+                    g_before[s] = g[j][s].row(k);
                 }
             }
-            if j >= own {
-                let t = j * LANES - margin;
-                for s in 0..2 {
-                    let lane0 = pair[s].first - first;
-                    store(out.diag, &pair[s], lane0, t, &mut d_diag[j][s]);
-                    if !out.coupling.is_empty() {
-                        store(out.coupling, &pair[s], lane0, t, &mut d_coupling[j][s]);
-                    }
+            if j < own {
+                continue;
+            }
+            let t = (j - own) * LANES;
+            for s in 0..2 {
+                let lane0 = pair[s].first - first;
+                if !out.coupling.is_empty() {
+                    store(out.coupling, &pair[s], lane0, t, &mut d[s]);
                 }
+                for k in 0..LANES {
+                    let both = w[s].row(k);
+                    d[s].set_row(k, map2(both.re, both.re, |x, _| -x));
+                    d_shift[s] = sum(d_shift[s], conjugate(both));
+                }
+                store(out.diag, &pair[s], lane0, t, &mut d[s]);
             }
         }
         for (strip, d_shift) in pair.iter().zip(&d_shift) {
@@ -362,9 +368,15 @@ pub fn backward<T: Real>(
             shift,
         })
         .collect();
-    tasks.par_iter_mut().enumerate().for_each(|(i, out)| {
-        backward_block(matrices, full, d_full, &blocks.strips(i), out);
-    });
+    let rows = matrices.plan.chunk + 2 * matrices.margin();
+    let tiles = || [(); 4].map(|()| scratch(rows));
+    tasks
+        .par_iter_mut()
+        .enumerate()
+        .for_each_init(tiles, |tiles, (i, out)| {
+            let strips = blocks.strips(i);
+            backward_block(matrices, full, d_full, &strips, tiles, out);
+        });
     for sequence in d_coupling.chunks_mut(seq * heads) {
         sequence[..heads].fill(T::zero()); // couples nothing
     }
