@@ -27,7 +27,7 @@ fn bits(tensor: Tensor<3>) -> Vec<u32> {
 /// That `run` gives a batch the bits it gives each of its rows alone, whose launches take one dispatch.
 fn rows_keep_their_bits<const N: usize>(
     what: &str,
-    inputs: [Tensor<3>; N],
+    inputs: &[Tensor<3>; N],
     run: impl Fn([Tensor<3>; N]) -> Vec<Tensor<3>>,
 ) {
     let leaves = |inputs: [Tensor<3>; N]| inputs.map(|t| t.detach().require_grad());
@@ -69,7 +69,7 @@ fn a_scan_in_several_dispatches_keeps_its_bits() {
         drawn(6, per_channel, -1.0, 1.0),
     ];
     let a = drawn(7, [d_inner, d_state], -16.0, -1.0);
-    rows_keep_their_bits("selective_scan", inputs, |inputs| {
+    rows_keep_their_bits("selective_scan", &inputs, |inputs| {
         let [u, delta_raw, b, c, h0, d_h_last, d_y] = inputs;
         let scan = selective_scan::Inputs {
             u: u.clone(),
@@ -98,7 +98,7 @@ fn a_resolvent_in_several_dispatches_keeps_its_bits() {
             drawn(4, [batch, seq, 2 * heads], -1.0, 1.0),
         ];
         let shift = drawn(5, [2, heads], eta.into(), 2.0);
-        rows_keep_their_bits("resolvent_diag", inputs, |inputs| {
+        rows_keep_their_bits("resolvent_diag", &inputs, |inputs| {
             let [diag, coupling, g0, d_g_last, d_g] = inputs;
             let state = |t: &Tensor<3>| t.clone().squeeze_dim::<2>(1);
             let g = resolvent_diag::train(
@@ -127,7 +127,7 @@ fn a_convolution_in_several_dispatches_keeps_its_bits() {
     ];
     let weight = drawn(4, [channels, d_conv], -1.0, 1.0);
     let bias = drawn(5, [channels], -1.0, 1.0);
-    rows_keep_their_bits("causal_conv", inputs, |inputs| {
+    rows_keep_their_bits("causal_conv", &inputs, |inputs| {
         let [x, x0, d_x_last, d_y] = inputs;
         let y = causal_conv::train(
             x.clone(),
