@@ -58,10 +58,7 @@ impl Observer for Finder {
 
 /// The last parameter, in the order of the module, whose gradient is not finite: the backward pass came to it
 /// first.
-fn last_parameter(
-    model: &LanguageModel,
-    gradients: &GradientsParams,
-) -> Result<Option<NonFinite>> {
+fn last_parameter(model: &LanguageModel, gradients: &GradientsParams) -> Result<Option<NonFinite>> {
     struct Last<'a> {
         path: Vec<String>,
         gradients: &'a GradientsParams,

@@ -14,6 +14,7 @@ mod linear_cross_entropy;
 mod made_up;
 mod memory;
 mod models;
+mod non_finite;
 mod plain;
 mod plots;
 mod resnetbk_variants;
