@@ -5,6 +5,7 @@
 //! [`RunRecord::cells`]. A number that is not finite never becomes a silent `null`: [`Finite`] is the only
 //! float a record holds, absent values are options, and the cell's [`Outcome`] says why.
 
+mod audit;
 mod cell;
 mod finite;
 mod guide;
@@ -16,6 +17,9 @@ mod summary;
 mod warning;
 mod writer;
 
+pub use audit::{
+    AuditCheck, AuditReport, AuditedWeights, Finding, Leak, LeakSearch, UNEQUAL_RATIO, Verdict,
+};
 pub use cell::{Cell, CellKey, DivergenceCause, Outcome, Parameters};
 pub use finite::Finite;
 pub use guide::{GuideEntry, GuideFile, GuideResults};

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, GuideResults, ModelLimits, Summary, Warning, limits, summary};
+use super::{AuditReport, Cell, GuideResults, ModelLimits, Summary, Warning, limits, summary};
 use crate::config::Config;
 use crate::{Error, Result};
 
@@ -36,6 +36,9 @@ pub struct RunRecord {
     pub config_sha256: String,
     /// Manifest of the text: names, splits, counts, hashes.
     pub data: serde_json::Value,
+    /// What was checked of the models before they were trained, and of each again after its first training.
+    #[serde(default)]
+    pub audits: Vec<AuditReport>,
     /// One entry a model, setting and seed, in the order in which they ran.
     pub cells: Vec<Cell>,
     /// Means over seeds; derived from the cells.
@@ -92,6 +95,7 @@ impl RunRecord {
             config_sha256: config.sha256()?,
             config,
             data,
+            audits: Vec::new(),
             cells: Vec::new(),
             summaries: Vec::new(),
             limits: Vec::new(),
@@ -104,6 +108,13 @@ impl RunRecord {
         self.cells.push(cell);
         self.summaries = summary::summarise(&self.cells);
         self.limits = limits::limits(&self.cells, self.config.seeds.count);
+    }
+
+    /// Whether no audit of `model` saw a logit that depends on a later token. The numbers of a model that
+    /// has seen its targets are compared with no other's.
+    pub fn is_causal(&self, model: &str) -> bool {
+        let audits = self.audits.iter().filter(|audit| audit.model == model);
+        audits.into_iter().all(AuditReport::is_causal)
     }
 
     /// Reads a record from its file or from the folder of its run.

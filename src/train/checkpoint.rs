@@ -3,10 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::ModuleOptimizer;
+use burn::store::burn_pack::Reader;
 use burn::store::{ModuleSnapshot, SafetensorsStore};
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::models::LanguageModel;
 use crate::results::Curves;
@@ -89,5 +92,47 @@ impl Checkpoint {
             .load(folder.join(OPTIMISER))
             .map_err(|e| bad(OPTIMISER, format!("{e:?}")))?;
         Ok((state, model, optimiser))
+    }
+
+    /// sha256 of the optimiser's moments in `folder`, parameter by parameter in the order of `model`, whose
+    /// training wrote them.
+    ///
+    /// The file itself goes by the parameters' ids, which every process draws anew.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when the file is missing, cannot be read, or belongs to another model.
+    pub fn moments_sha256(folder: &Path, model: &LanguageModel) -> Result<String> {
+        struct Ids(Vec<ParamId>);
+        impl ModuleVisitor for Ids {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                self.0.push(param.id);
+            }
+        }
+        let path = folder.join(OPTIMISER);
+        let bad = |problem: String| {
+            let what = path.display().to_string();
+            Error::bad_input(what, problem, "train again, or name another checkpoint")
+        };
+        let reader = Reader::from_file(&path).map_err(|error| bad(format!("{error:?}")))?;
+        let mut ids = Ids(Vec::new());
+        model.visit(&mut ids);
+        let mut hash = Sha256::new();
+        let names = reader.tensor_names();
+        for id in ids.0 {
+            let prefix = format!("{}.", id.val());
+            let moments: Vec<&str> = names
+                .iter()
+                .filter_map(|name| name.strip_prefix(&prefix))
+                .collect();
+            if moments.is_empty() {
+                return Err(bad("has no moments of a parameter of this model".into()));
+            }
+            for moment in moments {
+                let bytes = reader.tensor_data(&format!("{prefix}{moment}"));
+                hash.update(moment);
+                hash.update(bytes.map_err(|error| bad(format!("{error:?}")))?);
+            }
+        }
+        Ok(format!("{:x}", hash.finalize()))
     }
 }

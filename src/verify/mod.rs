@@ -1,9 +1,11 @@
-//! Every kernel against published vectors and against the sequential oracle, on one device.
+//! Every kernel against published vectors and against the sequential oracle, on one device; [`audit`], a whole
+//! model before it is trained.
 //!
 //! A folder of vectors holds pairs of files: `<x>.json`, the manifest with its cases, their parameters and
 //! tolerances, and the `.safetensors` it names, with tensors called `<case>/<tensor>`. What a case's
 //! tensors must satisfy is in [`Tolerance`]. `atol` is 1e-6 in `f32` and 1e-12 in `f64`.
 
+pub mod audit;
 mod case;
 mod compare;
 mod golden;

@@ -48,8 +48,17 @@ const SEQ_LENS: [usize; 5] = [1, 31, 129, 1021, 2051];
 
 /// Runs all checks on `device`, on the CPU also in `f64`.
 pub(super) fn check(device: &Device, on_cpu: bool) -> Vec<CaseReport> {
+    check_at(device, Precision::on(on_cpu), &SEQ_LENS)
+}
+
+/// Runs the checks of one odd length on `device`, in `f32`.
+pub(super) fn check_briefly(device: &Device) -> Vec<CaseReport> {
+    check_at(device, &[Precision::F32], &[129])
+}
+
+fn check_at(device: &Device, precisions: &[Precision], seq_lens: &[usize]) -> Vec<CaseReport> {
     let mut reports = Vec::new();
-    for &precision in Precision::on(on_cpu) {
+    for &precision in precisions {
         let mut run = |case: String, check: &dyn Fn(&mut Problem) -> Result<()>| {
             let mut problem = Problem::new(device, precision);
             let outcome = catch_unwind(AssertUnwindSafe(|| check(&mut problem)));
@@ -62,7 +71,7 @@ pub(super) fn check(device: &Device, on_cpu: bool) -> Vec<CaseReport> {
             };
             reports.push(report);
         };
-        for seq in SEQ_LENS {
+        for &seq in seq_lens {
             for (batch, heads, varying) in
                 [(2, 1, true), (1, 5, true), (2, 1, false), (1, 8, false)]
             {

@@ -1,0 +1,309 @@
+//! What an honest model must satisfy, asked of functions alone: whether logits depend on later tokens, whether
+//! an untrained model already knows its targets, whether gradients are those of the loss.
+
+use crate::math::random::{Coordinate, Purpose, words};
+use crate::models::weights::Weight;
+use crate::models::{BatchShape, LanguageModel};
+use crate::results::{Finding, Finite, Leak, LeakSearch};
+use crate::{Error, Result, hardware::read};
+
+/// Largest change of an earlier logit that rounding accounts for, relative to the largest logit.
+const LOGIT_TOLERANCE: f64 = 1e-5;
+/// Random positions to cut at, beside the first, the middle and the last.
+const RANDOM_CUTS: u32 = 5;
+/// A leak shows in further texts too; a router's tie that rounding decided does not.
+const FURTHER_TEXTS: u32 = 2;
+/// Rows of logits that exist at once on the device.
+const LOGIT_ROWS: usize = 128;
+/// Length of a step along a gradient, relative to the norm of the tensor it moves.
+const GRADIENT_STEP: f64 = 1e-2;
+
+/// Logits `[tokens, vocab]`, row-major, of one sequence from its start.
+pub type Logits<'a> = dyn Fn(&[u32]) -> Result<Vec<f32>> + 'a;
+
+/// The [`Logits`] of `model`, which is without autodiff.
+///
+/// # Errors
+/// Token ids outside the vocabulary, or a device that fails.
+pub fn logits(model: &LanguageModel, tokens: &[u32]) -> Result<Vec<f32>> {
+    let shape = BatchShape {
+        batch: 1,
+        seq_len: tokens.len(),
+    };
+    let hidden = model.infer(tokens, shape, model.initial_states(1))?;
+    let mut logits = Vec::new();
+    for first in (0..tokens.len()).step_by(LOGIT_ROWS) {
+        let rows = LOGIT_ROWS.min(tokens.len() - first);
+        let scores = model.logits(hidden.x.clone().narrow(0, first, rows));
+        logits.extend(read::floats(scores, "reading logits")?);
+    }
+    Ok(logits)
+}
+
+/// Both searches for leaks in `model`, which is without autodiff: [`causality`] and [`truncation`].
+///
+/// # Errors
+/// A device that fails.
+pub fn leaks(
+    model: &LanguageModel,
+    vocab_size: usize,
+    n_tokens: usize,
+    seed: u64,
+) -> Result<Vec<Finding>> {
+    let logits = |tokens: &[u32]| logits(model, tokens);
+    Ok(vec![
+        causality(&logits, vocab_size, n_tokens, seed)?,
+        truncation(&logits, vocab_size, n_tokens, seed)?,
+    ])
+}
+
+/// Replaces all tokens from a cut on and looks for earlier logits that move.
+///
+/// The texts are random tokens below `vocab_size`, at least 2, drawn from `seed`; `n_tokens` is their length.
+///
+/// # Errors
+/// What `logits` returns.
+pub fn causality(
+    logits: &Logits<'_>,
+    vocab_size: usize,
+    n_tokens: usize,
+    seed: u64,
+) -> Result<Finding> {
+    let replaced = |text: &[u32], cut: usize| {
+        let mut other = text.to_vec();
+        let draws = other[cut..].iter_mut().zip(cut as u64..);
+        for (token, position) in draws {
+            // Between 1 and the vocabulary less 1: always another token.
+            let distance = 1 + draw(seed, 1 << 16, position) % (vocab_size as u32 - 1);
+            *token = ((u64::from(*token) + u64::from(distance)) % vocab_size as u64) as u32;
+        }
+        other
+    };
+    let mut cuts = vec![1, n_tokens / 2, n_tokens.saturating_sub(1)];
+    let random = |i: u32| {
+        1 + draw(seed, 1 << 17, u64::from(i)) as usize % n_tokens.saturating_sub(1).max(1)
+    };
+    cuts.extend((0..RANDOM_CUTS).map(random));
+    let search = Search {
+        logits,
+        vocab_size,
+        n_tokens,
+        seed,
+    };
+    search.over(cuts, &replaced).map(Finding::Causality)
+}
+
+/// Computes prefixes of a text alone and looks for logits that differ from those of the whole; otherwise as
+/// [`causality`].
+///
+/// # Errors
+/// What `logits` returns.
+pub fn truncation(
+    logits: &Logits<'_>,
+    vocab_size: usize,
+    n_tokens: usize,
+    seed: u64,
+) -> Result<Finding> {
+    let search = Search {
+        logits,
+        vocab_size,
+        n_tokens,
+        seed,
+    };
+    // Each length costs a GPU its own pipelines.
+    let cuts = vec![1, n_tokens / 2, n_tokens.saturating_sub(1)];
+    let cut_off = |text: &[u32], cut: usize| text[..cut].to_vec();
+    search.over(cuts, &cut_off).map(Finding::Truncation)
+}
+
+struct Search<'a> {
+    logits: &'a Logits<'a>,
+    vocab_size: usize,
+    n_tokens: usize,
+    seed: u64,
+}
+
+/// How far the logits before a cut moved.
+struct Moved {
+    /// Relative to the largest logit.
+    largest: f64,
+    /// First position that moved by more than rounding.
+    earliest: Option<usize>,
+}
+
+impl Search<'_> {
+    fn over(
+        &self,
+        mut cuts: Vec<usize>,
+        alter: &dyn Fn(&[u32], usize) -> Vec<u32>,
+    ) -> Result<LeakSearch> {
+        cuts.retain(|&cut| (1..self.n_tokens).contains(&cut));
+        cuts.sort_unstable();
+        cuts.dedup();
+        let text = self.text(0);
+        let whole = (self.logits)(&text)?;
+        let mut largest = 0.0_f64;
+        let mut leak: Option<Leak> = None;
+        let mut n_not_reproduced = 0;
+        for &cut in &cuts {
+            let moved = self.moved(&whole, &alter(&text, cut), cut)?;
+            // `max` would drop a NaN.
+            largest = if moved.largest <= largest {
+                largest
+            } else {
+                moved.largest
+            };
+            let Some(earliest) = moved.earliest else {
+                continue;
+            };
+            let mut again = false;
+            for number in 1..=FURTHER_TEXTS {
+                let text = self.text(number);
+                let whole = (self.logits)(&text)?;
+                let moved = self.moved(&whole, &alter(&text, cut), cut)?;
+                again |= moved.earliest.is_some();
+            }
+            let first_offset = earliest as i64 - cut as i64;
+            if !again {
+                n_not_reproduced += 1;
+            } else if leak.is_none_or(|leak| first_offset < leak.first_offset) {
+                leak = Some(Leak { first_offset, cut });
+            }
+        }
+        Ok(LeakSearch {
+            n_tokens: self.n_tokens,
+            cuts,
+            largest_change: Finite::new(largest),
+            leak,
+            n_not_reproduced,
+        })
+    }
+
+    fn text(&self, number: u32) -> Vec<u32> {
+        let token = |i| draw(self.seed, number, i) % self.vocab_size as u32;
+        (0..self.n_tokens as u64).map(token).collect()
+    }
+
+    fn moved(&self, whole: &[f32], altered: &[u32], cut: usize) -> Result<Moved> {
+        let altered = (self.logits)(altered)?;
+        let rows = |logits: &[f32]| -> Result<usize> {
+            let n = logits.len() / self.vocab_size;
+            if n < cut {
+                let problem = format!("{n} rows of logits, and a check needs {cut}");
+                return Err(Error::CheckFailed(problem));
+            }
+            Ok(n)
+        };
+        (rows(whole)?, rows(&altered)?);
+        let scale = whole
+            .iter()
+            .fold(0.0_f64, |max, &v| max.max(f64::from(v).abs()));
+        let mut moved = Moved {
+            largest: 0.0,
+            earliest: None,
+        };
+        let positions = whole
+            .chunks(self.vocab_size)
+            .zip(altered.chunks(self.vocab_size));
+        for (position, (before, after)) in positions.take(cut).enumerate() {
+            for (&before, &after) in before.iter().zip(after) {
+                // Equal logits have not moved, be they 0 throughout; NaN equals nothing.
+                let change = if before == after {
+                    0.0
+                } else {
+                    (f64::from(before) - f64::from(after)).abs() / scale
+                };
+                if change > moved.largest || change.is_nan() {
+                    moved.largest = change;
+                }
+                let is_rounding = change <= LOGIT_TOLERANCE;
+                if !is_rounding && moved.earliest.is_none() {
+                    moved.earliest = Some(position);
+                }
+            }
+        }
+        Ok(moved)
+    }
+}
+
+/// A word of the stream `row` at `position`.
+fn draw(seed: u64, row: u32, position: u64) -> u32 {
+    let coordinate = Coordinate {
+        row,
+        ..Coordinate::new(Purpose::Test)
+    };
+    words(seed, coordinate.at(position))[0]
+}
+
+/// Judges the cross-entropies of untrained weights on real text, nats per token, against guessing among
+/// `vocab_size` tokens.
+pub fn initial_loss(nll: &[f64], vocab_size: usize) -> Finding {
+    Finding::InitialLoss {
+        nats: Finite::new(nll.iter().sum::<f64>() / nll.len() as f64),
+        guessing_nats: Finite::new((vocab_size as f64).ln()).unwrap_or_default(),
+    }
+}
+
+/// Compares `gradients`, one a weight and in their order, with differences of `loss` along each of them.
+///
+/// Differences are central, over one and two steps, such that errors of the fourth order of the step are left.
+/// They are compared with the gradient times the way that the weights really go: rounded to `f32`, a step
+/// is not quite what was asked for.
+///
+/// # Errors
+/// What `loss` returns, or a gradient of another size than its weight.
+pub fn gradient(
+    weights: &[Weight],
+    gradients: &[Vec<f64>],
+    loss: &dyn Fn(&[Weight]) -> Result<f64>,
+) -> Result<Finding> {
+    let mut worst = (0.0_f64, String::new());
+    for (index, (weight, gradient)) in weights.iter().zip(gradients).enumerate() {
+        if gradient.len() != weight.values.len() {
+            return Err(Error::CheckFailed(format!(
+                "{} has {} values and its gradient {}",
+                weight.name,
+                weight.values.len(),
+                gradient.len()
+            )));
+        }
+        let root = |sum: f64| sum.sqrt();
+        let norm = root(gradient.iter().map(|g| g * g).sum());
+        // Every value at least 0.1 in the root mean square: a tensor of zeros has to move too.
+        let size = weight.values.iter().map(|&v| f64::from(v).powi(2));
+        let size = root(size.sum()).max(0.1 * root(weight.values.len() as f64));
+        let along = |steps: f64| -> Result<(f64, f64)> {
+            let mut moved = weights.to_vec();
+            let mut way = 0.0;
+            for ((value, &g), &start) in moved[index]
+                .values
+                .iter_mut()
+                .zip(gradient)
+                .zip(&weight.values)
+            {
+                *value = (f64::from(start) + steps * GRADIENT_STEP * size * g / norm) as f32;
+                way += g * (f64::from(*value) - f64::from(start));
+            }
+            Ok((loss(&moved)?, way))
+        };
+        let (mut seen, mut expected) = (0.0, 0.0);
+        for (steps, factor) in [(1.0, 8.0), (-1.0, -8.0), (2.0, -1.0), (-2.0, 1.0)] {
+            let (loss, way) = along(steps)?;
+            seen += factor * loss;
+            expected += factor * way;
+        }
+        let error = (seen - expected).abs() / expected.abs();
+        if std::env::var("AUDIT_TRACE").is_ok() {
+            eprintln!("{} norm {norm:e} size {size:e} error {error:e}", weight.name);
+        }
+        if error > worst.0 || error.is_nan() {
+            worst = (error, weight.name.clone());
+        }
+    }
+    let (largest_error, tensor) = worst;
+    Ok(Finding::Gradient {
+        n_tensors: weights.len(),
+        largest_error: Finite::new(largest_error),
+        tensor,
+    })
+}
