@@ -11,15 +11,15 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::oracle;
-use crate::config::{Config, ModelConfig};
+use crate::config::{Config, ModelConfig, TrainConfig};
 use crate::data::{Batches, Dataset};
 use crate::eval::audit;
 use crate::hardware::{Hardware, read};
 use crate::math::random::{Coordinate, Purpose, words};
 use crate::models::registry::{Architecture, ModelShape, ParameterCount, matched_shapes};
-use crate::models::{BatchShape, Dropout, LanguageModel, weights};
+use crate::models::{BatchShape, LanguageModel, weights};
 use crate::results::{AuditCheck, AuditReport, AuditedWeights, Finding, Finite};
-use crate::train::{Checkpoint, Objective, Training, train};
+use crate::train::{Checkpoint, Objective, Sequences, Training, segments, train};
 use crate::{Error, Result};
 
 /// Longest sequence of an audit, in tokens.
@@ -266,21 +266,26 @@ fn gradient(shape: &ModelShape, hardware: &Hardware) -> Result<Finding> {
     let token = |i| words(1, Coordinate::new(Purpose::Test).at(i))[0] % VOCAB as u32;
     let text: Vec<u32> = (0..=(BATCH * SEQ_LEN) as u64).map(token).collect();
     let (inputs, targets) = (&text[..BATCH * SEQ_LEN], &text[1..]);
-    let objective = Objective {
-        load_balance_weight: 0.0,
-        dropout: Dropout {
-            probability: 0.0,
-            seed: 0,
-            step: 0,
-        },
+    let train = TrainConfig {
         loss_chunk_tokens: LOSS_CHUNK_TOKENS,
+        ..TrainConfig::default()
     };
-    let batch_shape = BatchShape {
-        batch: BATCH,
-        seq_len: SEQ_LEN,
+    // Cross-entropy alone: the loss that is differenced has no load balance.
+    let config = ModelConfig {
+        load_balance_weight: 0.0,
+        ..config
+    };
+    let sequences = Sequences {
+        inputs,
+        targets,
+        shape: BatchShape {
+            batch: BATCH,
+            seq_len: SEQ_LEN,
+        },
     };
     let model_at_start = with(&start)?;
-    let gradient = objective.gradient(&model_at_start, inputs, targets, batch_shape)?;
+    let objective = Objective::new(&config, &train, 0, 0);
+    let gradient = objective.gradient(&model_at_start, &sequences, &segments(SEQ_LEN, SEQ_LEN))?;
     let gradients = in_order(&model_at_start, &gradient.gradients)?;
     audit::gradient(&start, &gradients, &|weights| {
         let model = with(weights)?.valid();
