@@ -5,6 +5,7 @@
     reason = "the command line is what prints"
 )]
 
+pub mod audit;
 pub mod data;
 pub mod devices;
 pub mod plot;
@@ -49,6 +50,8 @@ enum Command {
     Data(data::Args),
     /// List the adapters of this machine and what `--device auto` takes
     Devices(devices::Args),
+    /// Check a model: causality, initial loss, gradients, determinism, data, size, kernels
+    Audit(audit::Args),
     /// Check every kernel against published vectors and the sequential oracle
     Verify(verify::Args),
     #[command(external_subcommand)]
@@ -56,9 +59,9 @@ enum Command {
 }
 
 /// Commands that are documented and not there yet.
-const LATER: [&str; 11] = [
-    "audit", "compare", "doctor", "eval", "generate", "kernels", "merge", "replay", "report",
-    "resume", "stats",
+const LATER: [&str; 10] = [
+    "compare", "doctor", "eval", "generate", "kernels", "merge", "replay", "report", "resume",
+    "stats",
 ];
 
 /// Parses the command line, runs the command and returns its exit code.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Plot(args) => plot::run(args, cli.quiet),
         Command::Data(args) => data::run(args),
         Command::Devices(args) => devices::run(args),
+        Command::Audit(args) => audit::run(args, cli.quiet),
         Command::Verify(args) => verify::run(args),
         Command::Other(words) => Err(not_a_command(words).into()),
     };

@@ -18,6 +18,15 @@ const LOGIT_ROWS: usize = 128;
 /// Length of a step along a gradient, relative to the norm of the tensor it moves.
 const GRADIENT_STEP: f64 = 1e-2;
 
+/// Longest sequence of an audit, in tokens.
+const MAX_TOKENS: usize = 512;
+
+/// Tokens of the sequences of an audit, where models are trained on sequences of `seq_lengths`.
+pub fn n_tokens(seq_lengths: &[usize]) -> usize {
+    let longest = seq_lengths.iter().copied().max();
+    longest.unwrap_or(MAX_TOKENS).min(MAX_TOKENS)
+}
+
 /// Logits `[tokens, vocab]`, row-major, of one sequence from its start.
 pub type Logits<'a> = dyn Fn(&[u32]) -> Result<Vec<f32>> + 'a;
 
@@ -80,9 +89,8 @@ pub fn causality(
         other
     };
     let mut cuts = vec![1, n_tokens / 2, n_tokens.saturating_sub(1)];
-    let random = |i: u32| {
-        1 + draw(seed, 1 << 17, u64::from(i)) as usize % n_tokens.saturating_sub(1).max(1)
-    };
+    let random =
+        |i: u32| 1 + draw(seed, 1 << 17, u64::from(i)) as usize % n_tokens.saturating_sub(1).max(1);
     cuts.extend((0..RANDOM_CUTS).map(random));
     let search = Search {
         logits,
@@ -294,7 +302,10 @@ pub fn gradient(
         }
         let error = (seen - expected).abs() / expected.abs();
         if std::env::var("AUDIT_TRACE").is_ok() {
-            eprintln!("{} norm {norm:e} size {size:e} error {error:e}", weight.name);
+            eprintln!(
+                "{} norm {norm:e} size {size:e} error {error:e}",
+                weight.name
+            );
         }
         if error > worst.0 || error.is_nan() {
             worst = (error, weight.name.clone());

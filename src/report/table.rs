@@ -18,6 +18,9 @@ const COLUMNS: [&str; 11] = [
     "tokens/s",
 ];
 
+/// Title of the table of models whose numbers are compared with nothing.
+const NOT_CAUSAL: &str = "not causal: these models see the tokens they predict";
+
 const LIMIT_COLUMNS: [&str; 3] = ["model", "max stable length", "max useful length"];
 
 /// One row a sequence length and model: means over completed seeds, `+-` half the 95 % t interval, `-` where absent;
@@ -25,9 +28,12 @@ const LIMIT_COLUMNS: [&str; 3] = ["model", "max stable length", "max useful leng
 ///
 /// Losses are in nats per token; the training loss is that of the last tenth of the steps. Spikes and steps that were
 /// not finite are counted over all seeds. `context` says whether the held-out loss is lower than that of the control
-/// without context, by the paired t test over seeds.
+/// without context, by the paired t test over seeds. Models that are not causal stand apart, under a title that says so.
 pub fn table(record: &RunRecord) -> String {
-    let mut lines = aligned(COLUMNS, record.summaries.iter().map(row));
+    let is_causal = |summary: &&Summary| record.is_causal(&summary.model);
+    let (causal, others): (Vec<&Summary>, Vec<&Summary>) =
+        record.summaries.iter().partition(is_causal);
+    let mut lines = aligned(COLUMNS, causal.into_iter().map(row));
     if let Some(metrics) = record.cells.iter().find_map(|cell| cell.metrics.as_ref()) {
         let unigram = metrics.unigram_ce_nats.get();
         lines.push(format!(
@@ -35,7 +41,14 @@ pub fn table(record: &RunRecord) -> String {
         ));
     }
     lines.push(String::new());
-    lines.extend(aligned(LIMIT_COLUMNS, record.limits.iter().map(limits_row)));
+    let limits = record.limits.iter();
+    let limits = limits.filter(|limits| record.is_causal(&limits.model));
+    lines.extend(aligned(LIMIT_COLUMNS, limits.map(limits_row)));
+    if !others.is_empty() {
+        lines.push(String::new());
+        lines.push(NOT_CAUSAL.into());
+        lines.extend(aligned(COLUMNS, others.into_iter().map(row)));
+    }
     lines.join("\n") + "\n"
 }
 

@@ -76,10 +76,11 @@ pub struct GuideResults {
 }
 
 impl GuideResults {
-    /// The summaries of a record.
+    /// The summaries of a record, without those of models that are not causal.
     pub fn new(record: &RunRecord) -> Self {
         let mut settings: Vec<(usize, Vec<_>)> = Vec::new();
-        for summary in &record.summaries {
+        let causal = |summary: &&Summary| record.is_causal(&summary.model);
+        for summary in record.summaries.iter().filter(causal) {
             let entry = (summary.model.clone(), GuideEntry::new(summary));
             match settings
                 .iter_mut()

@@ -64,6 +64,20 @@ pub enum Warning {
         /// What it was seen to hold.
         measured: Bytes,
     },
+    /// The logits of a model depend on later tokens: it has seen its targets.
+    NotCausal {
+        /// The model.
+        model: String,
+        /// Position of the earliest logit that moved, less that of the first token that was changed.
+        first_leaking_offset: i64,
+    },
+    /// Two processes that train alike end with different bits.
+    NotBitReproducible {
+        /// The model.
+        model: String,
+        /// What differs.
+        difference: String,
+    },
     /// The models differ widely in a size that was not matched.
     UnequalSize {
         /// The size: `total`, `active` or `flops`.
@@ -119,6 +133,19 @@ impl fmt::Display for Warning {
                 f,
                 "{model} at length {seq_len}, seed {seed}, held {measured} and was estimated to need {estimated}; \
                  trust the measured value"
+            ),
+            Self::NotCausal {
+                model,
+                first_leaking_offset,
+            } => write!(
+                f,
+                "{model} is not causal: its logits move with later tokens (first leaking offset \
+                 {first_leaking_offset}); its numbers are compared with no other model's"
+            ),
+            Self::NotBitReproducible { model, difference } => write!(
+                f,
+                "{model} is not bit-reproducible on this device ({difference}); a resumed or repeated run may \
+                 differ in the last digits"
             ),
             Self::UnequalSize { basis, ratio } => write!(
                 f,

@@ -22,8 +22,6 @@ use crate::results::{AuditCheck, AuditReport, AuditedWeights, Finding, Finite};
 use crate::train::{Checkpoint, Objective, Sequences, Training, segments, train};
 use crate::{Error, Result};
 
-/// Longest sequence of an audit, in tokens.
-pub const AUDIT_TOKENS: usize = 512;
 /// Optimiser steps that two processes must take alike.
 const DETERMINISM_STEPS: u64 = 20;
 
@@ -56,9 +54,9 @@ pub struct TrainingHashes {
 }
 
 impl Audit<'_> {
-    /// Audits the initial weights, drawn from the first seed, of `models` as they are compared with each other:
-    /// sequences of the longest configured length, of [`AUDIT_TOKENS`] at most. `on_report` hears of each as soon
-    /// as it is done.
+    /// Audits the initial weights, drawn from the first seed, of `models`, as they are compared with each other
+    /// and with the configured ones, on sequences of [`audit::n_tokens`]. `on_report` hears of each as soon as it
+    /// is done.
     ///
     /// # Errors
     /// Models that cannot be matched, a text that is too short, or a device that fails; what a check finds is
@@ -69,12 +67,19 @@ impl Audit<'_> {
         on_report: &mut dyn FnMut(&AuditReport),
     ) -> Result<Vec<AuditReport>> {
         let vocab_size = self.dataset.tokenizer.vocab_size();
-        let shapes = matched_shapes(models, &self.config.model, vocab_size)?;
+        let mut compared = models.to_vec();
+        for name in self.config.models.names() {
+            let model = Architecture::parse(name)?;
+            if !compared.contains(&model) {
+                compared.push(model);
+            }
+        }
+        let shapes = matched_shapes(&compared, &self.config.model, vocab_size)?;
         let matching = matching(&shapes);
         let kernels = kernels(self.hardware);
         let mut first: Option<TrainingHashes> = None;
-        let mut reports = Vec::with_capacity(shapes.len());
-        for shape in &shapes {
+        let mut reports = Vec::with_capacity(models.len());
+        for shape in &shapes[..models.len()] {
             let hashes = self.hash_training(shape)?;
             let first = first.get_or_insert_with(|| hashes.clone());
             let mut findings = self.of_weights(shape)?;
@@ -123,8 +128,7 @@ impl Audit<'_> {
     }
 
     fn seq_len(&self) -> usize {
-        let lengths = self.config.longcontext.seq_lengths.iter().copied();
-        lengths.max().unwrap_or(AUDIT_TOKENS).min(AUDIT_TOKENS)
+        audit::n_tokens(&self.config.longcontext.seq_lengths)
     }
 
     /// Causality and initial loss.
@@ -162,7 +166,9 @@ impl Audit<'_> {
                 data_order_sha256,
                 ..
             } = hashes;
-            format!("tokens {ids_sha256}, tokenizer {tokenizer_sha256}, batches {data_order_sha256}")
+            format!(
+                "tokens {ids_sha256}, tokenizer {tokenizer_sha256}, batches {data_order_sha256}"
+            )
         };
         let differ = |part: &dyn Fn(&TrainingHashes) -> String, a, b, whose: &str| {
             let (a, b) = (part(a), part(b));

@@ -6,12 +6,12 @@ use std::path::Path;
 use super::Run;
 use crate::bench::{Progress, memory};
 use crate::data::Batches;
-use crate::eval::evaluate;
+use crate::eval::{audit, evaluate};
 use crate::models::registry::{ModelShape, ParameterCount};
-use crate::models::{BatchShape, weights};
+use crate::models::{BatchShape, LanguageModel, weights};
 use crate::results::{
-    Cell, CellKey, Evaluation, Finite, LongContextMetrics, Memory, MemoryLedger, Outcome,
-    Parameters, RunWriter, StepLine,
+    AuditCheck, AuditReport, AuditedWeights, Cell, CellKey, Evaluation, Finite, LongContextMetrics,
+    Memory, MemoryLedger, Outcome, Parameters, RunRecord, RunWriter, StepLine,
 };
 use crate::train::{Trained, Training, learning_rate, train};
 use crate::{Error, Result};
@@ -22,20 +22,32 @@ impl Run<'_> {
         shape: &ModelShape,
         seq_len: usize,
         seed: u64,
-        data: &serde_json::Value,
+        record: &RunRecord,
         writer: &mut RunWriter,
         progress: &mut dyn Progress,
-    ) -> Result<Cell> {
+    ) -> Result<(Cell, Option<AuditReport>)> {
         let model = shape.architecture.name();
         let parameters = parameters(shape.parameters());
         let n_steps = self.grid.n_steps;
-        let key = CellKey::new(self.config, data, model, parameters, seq_len, seed, n_steps);
+        let key = CellKey::new(
+            self.config,
+            &record.data,
+            model,
+            parameters,
+            seq_len,
+            seed,
+            n_steps,
+        );
         let id = key.id()?;
         progress.start_cell(&format!("{model} N={seq_len} seed {seed}"), n_steps);
+        let mut audit = None;
         let (outcome, metrics) = match memory::misfit(shape, seq_len, self.config, self.hardware) {
             Some(skipped) => (skipped, None),
             None => match self.train(shape, seq_len, seed, &id, writer, progress) {
-                Ok((outcome, metrics)) => (outcome, Some(metrics)),
+                Ok((outcome, metrics, trained)) => {
+                    audit = self.audit_trained(shape, seed, &outcome, &trained, record)?;
+                    (outcome, Some(metrics))
+                }
                 // What a device cannot do is the cell's outcome; the run goes on.
                 Err(Error::OutOfMemory { requested, .. }) => {
                     let requested_bytes = requested;
@@ -49,7 +61,7 @@ impl Run<'_> {
             },
         };
         progress.finish_cell(&describe(&outcome, metrics.as_ref()));
-        Ok(Cell {
+        let cell = Cell {
             id,
             benchmark: self.config.benchmark,
             model: model.to_owned(),
@@ -60,7 +72,33 @@ impl Run<'_> {
             outcome,
             warnings: self.repeated_data(seq_len).into_iter().collect(),
             metrics,
-        })
+        };
+        Ok((cell, audit))
+    }
+
+    /// Looks for leaks in the weights of a model's first completed training.
+    fn audit_trained(
+        &self,
+        shape: &ModelShape,
+        seed: u64,
+        outcome: &Outcome,
+        trained: &LanguageModel,
+        record: &RunRecord,
+    ) -> Result<Option<AuditReport>> {
+        let model = shape.architecture.name();
+        let is_done =
+            |audit: &AuditReport| audit.model == model && audit.weights == AuditedWeights::Final;
+        if *outcome != Outcome::Completed || record.audits.iter().any(is_done) {
+            return Ok(None);
+        }
+        let n_tokens = audit::n_tokens(&self.config.longcontext.seq_lengths);
+        let findings = audit::leaks(trained, shape.vocab_size, n_tokens, seed)?;
+        Ok(Some(AuditReport {
+            model: model.to_owned(),
+            weights: AuditedWeights::Final,
+            seed,
+            checks: findings.into_iter().map(AuditCheck::from).collect(),
+        }))
     }
 
     fn train(
@@ -71,7 +109,7 @@ impl Run<'_> {
         id: &str,
         writer: &mut RunWriter,
         progress: &mut dyn Progress,
-    ) -> Result<(Outcome, LongContextMetrics)> {
+    ) -> Result<(Outcome, LongContextMetrics, LanguageModel)> {
         let config = &self.config.train;
         let batch = config.batch_size;
         let training = Training {
@@ -120,7 +158,7 @@ impl Run<'_> {
         let tensors = memory::tensors(self.hardware);
         let estimated = memory::needs(shape, seq_len, config, tensors);
         let metrics = metrics(&trained, evaluation, unigram, estimated)?;
-        Ok((trained.outcome, metrics))
+        Ok((trained.outcome, metrics, trained.model))
     }
 }
 

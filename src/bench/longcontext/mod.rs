@@ -10,7 +10,7 @@ use super::Progress;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::hardware::Hardware;
-use crate::results::{RunRecord, RunWriter};
+use crate::results::{AuditReport, RunRecord, RunWriter};
 use crate::{Error, Result};
 
 pub use grid::{Grid, SEGMENT_LEN};
@@ -35,6 +35,8 @@ pub struct Run<'a> {
     pub hardware: &'a Hardware,
     /// What it trains and evaluates on.
     pub dataset: &'a Dataset,
+    /// What the models' audits found before the run.
+    pub audits: &'a [AuditReport],
     /// Where checkpoints go.
     pub checkpoints: &'a Checkpoints,
 }
@@ -55,6 +57,7 @@ impl Run<'_> {
             json(&self.hardware.fingerprint)?,
             json(&self.dataset.manifest)?,
         )?;
+        record.audits = self.audits.to_vec();
         record.warnings = self.warnings_before();
         for warning in &record.warnings {
             progress.message(&format!("warning: {warning}"));
@@ -63,7 +66,12 @@ impl Run<'_> {
         for &seq_len in &self.grid.seq_lengths {
             for &seed in &self.grid.seeds {
                 for shape in &self.grid.shapes {
-                    let cell = self.cell(shape, seq_len, seed, &record.data, writer, progress)?;
+                    let (cell, audit) =
+                        self.cell(shape, seq_len, seed, &record, writer, progress)?;
+                    record
+                        .warnings
+                        .extend(audit.iter().flat_map(warnings::of_audit));
+                    record.audits.extend(audit);
                     record.warnings.extend(warnings::nothing_learned(&cell));
                     record.warnings.extend(warnings::memory_estimate_off(&cell));
                     record.push(cell);

@@ -2,14 +2,14 @@
 
 use super::Run;
 use crate::models::registry::{ModelShape, ParameterCount};
-use crate::results::{Cell, Finite, Outcome, STEPS_FOR_A_CLAIM, Warning};
+use crate::results::{
+    AuditReport, Cell, Finding, Finite, Outcome, STEPS_FOR_A_CLAIM, UNEQUAL_RATIO, Warning,
+};
 
 /// Fewer seeds than this say little about the spread.
 const SEEDS_FOR_A_CLAIM: u64 = 5;
 /// A trained cell lies at least this far below the unigram cross-entropy, in nats per token.
 const LEARNED_NATS: f64 = 0.2;
-/// A size that was not matched is mentioned from this ratio on.
-const UNEQUAL_RATIO: f64 = 2.0;
 /// An estimate of memory that is further off is mentioned,
 const ESTIMATE_OFF: f64 = 0.15;
 /// unless by no more than what libraries allocate once and keep (3 MiB in the first cell of a process).
@@ -59,6 +59,7 @@ impl Run<'_> {
                 });
             }
         }
+        warnings.extend(self.audits.iter().flat_map(of_audit));
         warnings
     }
 
@@ -68,6 +69,32 @@ impl Run<'_> {
         let epochs = Finite::new(tokens / self.dataset.train.len() as f64)?;
         (epochs.get() > 1.0).then_some(Warning::RepeatedData { epochs })
     }
+}
+
+/// What an audit found that every number of its model must be read with.
+pub(super) fn of_audit(audit: &AuditReport) -> Vec<Warning> {
+    let model = || audit.model.clone();
+    let warning = |finding: &Finding| match finding {
+        Finding::Causality(search) | Finding::Truncation(search) => {
+            search.leak.map(|leak| Warning::NotCausal {
+                model: model(),
+                first_leaking_offset: leak.first_offset,
+            })
+        }
+        Finding::Determinism {
+            difference: Some(difference),
+            ..
+        } => Some(Warning::NotBitReproducible {
+            model: model(),
+            difference: difference.clone(),
+        }),
+        _ => None,
+    };
+    audit
+        .checks
+        .iter()
+        .filter_map(|check| warning(&check.finding))
+        .collect()
 }
 
 pub(super) fn nothing_learned(cell: &Cell) -> Option<Warning> {

@@ -4,6 +4,7 @@ mod args;
 
 use std::path::{Path, PathBuf};
 
+use super::audit;
 use super::progress::Reporter;
 use crate::accounting::Tensors;
 use crate::bench::longcontext::{self, Checkpoints};
@@ -26,7 +27,8 @@ const RESULTS_DIR: &str = "results";
 /// Runs a benchmark: checks everything first, then trains, records after every cell, draws, prints.
 ///
 /// # Errors
-/// Bad input, before anything is written; a broken device; a model that learned nothing, after everything is written.
+/// Bad input, or a model that fails its audit, before anything is written; a broken device; a model that learned
+/// nothing, after everything is written.
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let config = args.resolve()?;
     if args.dry_run {
@@ -76,6 +78,7 @@ fn train(
     let segment_len = grid.segment_len(config.train.batch_size, hardware.adapter.as_ref());
     config.train.segment_len.get_or_insert(segment_len);
     let config = &config;
+    let audits = audit::before_run(config, &hardware, &dataset, progress)?;
     let mut writer = RunWriter::create(Path::new(RESULTS_DIR), config)?;
     let dir = writer.dir().to_owned();
     let checkpoints = Checkpoints {
@@ -97,6 +100,7 @@ fn train(
         grid: &grid,
         hardware: &hardware,
         dataset: &dataset,
+        audits: &audits,
         checkpoints: &checkpoints,
     };
     let record = run.train_all(&mut writer, progress)?;

@@ -78,7 +78,8 @@ fn lengths(all: impl Iterator<Item = usize>) -> Vec<usize> {
 }
 
 fn of_record(record: &RunRecord, shown: &[usize], options: &Options) -> Figure {
-    let models: Vec<&str> = record.config.models.names().collect();
+    let models = record.config.models.names();
+    let models: Vec<&str> = models.filter(|model| record.is_causal(model)).collect();
     let longest = record.cells.iter().filter_map(|cell| cell.metrics.as_ref());
     let n_steps = longest
         .map(|metrics| metrics.curves.loss_nats.len())
@@ -392,6 +393,7 @@ fn footer(record: &RunRecord) -> String {
         matches!(
             warning,
             Warning::TooFewSteps { .. }
+                | Warning::NotCausal { .. }
                 | Warning::SoftwareAdapter { .. }
                 | Warning::FewSeeds { .. }
         )
