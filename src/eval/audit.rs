@@ -15,8 +15,8 @@ const RANDOM_CUTS: u32 = 5;
 const FURTHER_TEXTS: u32 = 2;
 /// Rows of logits that exist at once on the device.
 const LOGIT_ROWS: usize = 128;
-/// Length of a step along a gradient, relative to the norm of the tensor it moves.
-const GRADIENT_STEP: f64 = 1e-2;
+/// Length of a step along a gradient.
+const GRADIENT_STEP: f64 = 1e-6;
 
 /// Longest sequence of an audit, in tokens.
 const MAX_TOKENS: usize = 512;
@@ -252,61 +252,38 @@ pub fn initial_loss(nll: &[f64], vocab_size: usize) -> Finding {
     }
 }
 
-/// Compares `gradients`, one a weight and in their order, with differences of `loss` along each of them.
-///
-/// Differences are central, over one and two steps, such that errors of the fourth order of the step are left.
-/// They are compared with the gradient times the way that the weights really go: rounded to `f32`, a step
-/// is not quite what was asked for.
+/// Compares `gradients`, one a weight and in their order, with central differences of a loss along each of
+/// them. `loss` returns it with the weight of an index replaced by other values; it computes in `f64`, for only
+/// then can a step be so short that neither a router's choice nor the sign of a unit changes on the way.
 ///
 /// # Errors
 /// What `loss` returns, or a gradient of another size than its weight.
 pub fn gradient(
     weights: &[Weight],
     gradients: &[Vec<f64>],
-    loss: &dyn Fn(&[Weight]) -> Result<f64>,
+    loss: &dyn Fn(usize, &[f64]) -> Result<f64>,
 ) -> Result<Finding> {
     let mut worst = (0.0_f64, String::new());
     for (index, (weight, gradient)) in weights.iter().zip(gradients).enumerate() {
         if gradient.len() != weight.values.len() {
-            return Err(Error::CheckFailed(format!(
-                "{} has {} values and its gradient {}",
-                weight.name,
-                weight.values.len(),
-                gradient.len()
-            )));
+            let (n, name) = (weight.values.len(), &weight.name);
+            let problem = format!("{name} has {n} values and its gradient {}", gradient.len());
+            return Err(Error::CheckFailed(problem));
         }
-        let root = |sum: f64| sum.sqrt();
-        let norm = root(gradient.iter().map(|g| g * g).sum());
-        // Every value at least 0.1 in the root mean square: a tensor of zeros has to move too.
-        let size = weight.values.iter().map(|&v| f64::from(v).powi(2));
-        let size = root(size.sum()).max(0.1 * root(weight.values.len() as f64));
-        let along = |steps: f64| -> Result<(f64, f64)> {
-            let mut moved = weights.to_vec();
-            let mut way = 0.0;
-            for ((value, &g), &start) in moved[index]
-                .values
-                .iter_mut()
-                .zip(gradient)
-                .zip(&weight.values)
-            {
-                *value = (f64::from(start) + steps * GRADIENT_STEP * size * g / norm) as f32;
-                way += g * (f64::from(*value) - f64::from(start));
-            }
-            Ok((loss(&moved)?, way))
+        let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+        // Where the gradient is 0, the loss must not move along any way; all ones are one.
+        let way = |g: f64| if norm > 0.0 { g / norm } else { 1.0 };
+        let at = |step: f64| {
+            let values = weight.values.iter().zip(gradient);
+            let moved: Vec<f64> = values
+                .map(|(&w, &g)| f64::from(w) + step * way(g))
+                .collect();
+            loss(index, &moved)
         };
-        let (mut seen, mut expected) = (0.0, 0.0);
-        for (steps, factor) in [(1.0, 8.0), (-1.0, -8.0), (2.0, -1.0), (-2.0, 1.0)] {
-            let (loss, way) = along(steps)?;
-            seen += factor * loss;
-            expected += factor * way;
-        }
-        let error = (seen - expected).abs() / expected.abs();
-        if std::env::var("AUDIT_TRACE").is_ok() {
-            eprintln!(
-                "{} norm {norm:e} size {size:e} error {error:e}",
-                weight.name
-            );
-        }
+        let seen = at(GRADIENT_STEP)? - at(-GRADIENT_STEP)?;
+        let expected = 2.0 * GRADIENT_STEP * norm;
+        let off = (seen - expected).abs();
+        let error = if off == 0.0 { 0.0 } else { off / expected };
         if error > worst.0 || error.is_nan() {
             worst = (error, weight.name.clone());
         }

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::oracle;
@@ -17,7 +17,8 @@ use crate::eval::audit;
 use crate::hardware::{Hardware, read};
 use crate::math::random::{Coordinate, Purpose, words};
 use crate::models::registry::{Architecture, ModelShape, ParameterCount, matched_shapes};
-use crate::models::{BatchShape, LanguageModel, weights};
+use crate::models::weights::{self, Weight};
+use crate::models::{BatchShape, LanguageModel};
 use crate::results::{AuditCheck, AuditReport, AuditedWeights, Finding, Finite};
 use crate::train::{Checkpoint, Objective, Sequences, Training, segments, train};
 use crate::{Error, Result};
@@ -83,7 +84,13 @@ impl Audit<'_> {
             let hashes = self.hash_training(shape)?;
             let first = first.get_or_insert_with(|| hashes.clone());
             let mut findings = self.of_weights(shape)?;
-            findings.push(gradient(shape, self.hardware)?);
+            let problem = GradientProblem::new(shape.architecture, &self.hardware.device)?;
+            let loss = |index: usize, values: &[f64]| problem.loss(index, values);
+            findings.push(audit::gradient(
+                &problem.weights,
+                &problem.gradients,
+                &loss,
+            )?);
             findings.extend(self.reproduced(shape, &hashes, first)?);
             findings.extend([matching.clone(), kernels.clone()]);
             let report = AuditReport {
@@ -244,60 +251,104 @@ fn nll(
     read::doubles(nll, "reading an audit's loss")
 }
 
-/// The gradient check on a tiny copy of `shape`'s model.
-fn gradient(shape: &ModelShape, hardware: &Hardware) -> Result<Finding> {
+/// A tiny model with its gradient at one batch, for comparison with differences of its loss.
+#[derive(Debug)]
+pub struct GradientProblem {
+    /// Where the gradient was taken.
+    pub weights: Vec<Weight>,
+    /// One a weight, as the device under test computes them.
+    pub gradients: Vec<Vec<f64>>,
+    /// Of the same values on the CPU, in `f64`.
+    model: LanguageModel,
+    inputs: Vec<u32>,
+    targets: Vec<u32>,
+}
+
+impl GradientProblem {
     const VOCAB: usize = 61;
     const BATCH: usize = 2;
+    /// Several chunks of the kernels, and no multiple of one.
     const SEQ_LEN: usize = 150;
     const LOSS_CHUNK_TOKENS: usize = 128;
-    /// Untrained embeddings are so small that most gradients drown in the rounding of the loss.
-    const EMBEDDING_SCALE: f32 = 20.0;
-    let config = ModelConfig {
-        d_model: 16,
-        n_layers: 2,
-        ..ModelConfig::default()
-    };
-    let tiny = matched_shapes(&[shape.architecture], &config, VOCAB)?;
-    let model = LanguageModel::new(&tiny[0], 1, &hardware.device.clone().autodiff());
-    let mut start = weights::named(&model)?;
-    for weight in start.iter_mut().filter(|weight| weight.name == "embedding") {
-        weight.values.iter_mut().for_each(|v| *v *= EMBEDDING_SCALE);
-    }
-    let with = |weights: &[weights::Weight]| {
-        let mut weights = weights.iter();
-        weights::load(model.clone(), |_, _| {
-            Ok(weights.next().map_or_else(Vec::new, |w| w.values.clone()))
+
+    /// For a model of this architecture on `device`, which is without autodiff.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn new(architecture: Architecture, device: &Device) -> Result<Self> {
+        // Cross-entropy alone: the loss that is differenced has no load balance.
+        let config = ModelConfig {
+            d_model: 16,
+            n_layers: 2,
+            load_balance_weight: 0.0,
+            ..ModelConfig::default()
+        };
+        let train = TrainConfig {
+            loss_chunk_tokens: Self::LOSS_CHUNK_TOKENS,
+            ..TrainConfig::default()
+        };
+        let token = |i| words(1, Coordinate::new(Purpose::Test).at(i))[0] % Self::VOCAB as u32;
+        let n_tokens = Self::BATCH * Self::SEQ_LEN;
+        let text: Vec<u32> = (0..=n_tokens as u64).map(token).collect();
+        let (inputs, targets) = (text[..n_tokens].to_vec(), text[1..].to_vec());
+        let sequences = Sequences {
+            inputs: &inputs,
+            targets: &targets,
+            shape: BatchShape {
+                batch: Self::BATCH,
+                seq_len: Self::SEQ_LEN,
+            },
+        };
+        let shape = matched_shapes(&[architecture], &config, Self::VOCAB)?.remove(0);
+        let model = LanguageModel::new(&shape, 1, &device.clone().autodiff());
+        let objective = Objective::new(&config, &train, 0, 0);
+        let whole = segments(Self::SEQ_LEN, Self::SEQ_LEN);
+        let gradient = objective.gradient(&model, &sequences, &whole)?;
+        Ok(Self {
+            weights: weights::named(&model)?,
+            gradients: in_order(&model, &gradient.gradients)?,
+            // The initial weights are equal bits on every device.
+            model: LanguageModel::new(&shape, 1, &Device::flex()).map(&mut InDoubles::default()),
+            inputs,
+            targets,
         })
-    };
-    let token = |i| words(1, Coordinate::new(Purpose::Test).at(i))[0] % VOCAB as u32;
-    let text: Vec<u32> = (0..=(BATCH * SEQ_LEN) as u64).map(token).collect();
-    let (inputs, targets) = (&text[..BATCH * SEQ_LEN], &text[1..]);
-    let train = TrainConfig {
-        loss_chunk_tokens: LOSS_CHUNK_TOKENS,
-        ..TrainConfig::default()
-    };
-    // Cross-entropy alone: the loss that is differenced has no load balance.
-    let config = ModelConfig {
-        load_balance_weight: 0.0,
-        ..config
-    };
-    let sequences = Sequences {
-        inputs,
-        targets,
-        shape: BatchShape {
-            batch: BATCH,
-            seq_len: SEQ_LEN,
-        },
-    };
-    let model_at_start = with(&start)?;
-    let objective = Objective::new(&config, &train, 0, 0);
-    let gradient = objective.gradient(&model_at_start, &sequences, &segments(SEQ_LEN, SEQ_LEN))?;
-    let gradients = in_order(&model_at_start, &gradient.gradients)?;
-    audit::gradient(&start, &gradients, &|weights| {
-        let model = with(weights)?.valid();
-        let nll = nll(&model, inputs, targets, BATCH, LOSS_CHUNK_TOKENS)?;
+    }
+
+    /// Mean cross-entropy with the weight at `index` replaced, nats per token, computed in `f64` on the CPU.
+    ///
+    /// # Errors
+    /// A mistake in the program.
+    pub fn loss(&self, index: usize, values: &[f64]) -> Result<f64> {
+        let mut replace = InDoubles {
+            n_seen: 0,
+            replaced: Some((index, values)),
+        };
+        let model = self.model.clone().map(&mut replace);
+        let chunk = Self::LOSS_CHUNK_TOKENS;
+        let nll = nll(&model, &self.inputs, &self.targets, Self::BATCH, chunk)?;
         Ok(nll.iter().sum::<f64>() / nll.len() as f64)
-    })
+    }
+}
+
+/// Turns parameters into `f64`, one of them into other values.
+#[derive(Default)]
+struct InDoubles<'a> {
+    n_seen: usize,
+    replaced: Option<(usize, &'a [f64])>,
+}
+
+impl ModuleMapper for InDoubles<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let index = self.n_seen;
+        self.n_seen += 1;
+        param.map(|tensor| match self.replaced {
+            Some((replaced, values)) if replaced == index => {
+                let data = TensorData::new(values.to_vec(), tensor.shape());
+                Tensor::from_data(data, (&tensor.device(), DType::F64))
+            }
+            _ => tensor.cast(DType::F64),
+        })
+    }
 }
 
 /// Gradients on the host, in the order of [`weights::named`]; zeros where none arrived.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod architecture;
+mod audit;
 mod causal_conv;
 mod cli;
 mod compare;
