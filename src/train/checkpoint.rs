@@ -118,20 +118,23 @@ impl Checkpoint {
         model.visit(&mut ids);
         let mut hash = Sha256::new();
         let names = reader.tensor_names();
-        for id in ids.0 {
+        let mut n_hashed = 0;
+        for (index, id) in ids.0.into_iter().enumerate() {
             let prefix = format!("{}.", id.val());
             let moments: Vec<&str> = names
                 .iter()
                 .filter_map(|name| name.strip_prefix(&prefix))
                 .collect();
-            if moments.is_empty() {
-                return Err(bad("has no moments of a parameter of this model".into()));
-            }
+            // None where no gradient ever reaches the parameter.
             for moment in moments {
                 let bytes = reader.tensor_data(&format!("{prefix}{moment}"));
-                hash.update(moment);
+                n_hashed += 1;
+                hash.update(format!("{index} {moment}\n"));
                 hash.update(bytes.map_err(|error| bad(format!("{error:?}")))?);
             }
+        }
+        if n_hashed == 0 {
+            return Err(bad("has moments of another model alone".into()));
         }
         Ok(format!("{:x}", hash.finalize()))
     }

@@ -14,7 +14,7 @@ use super::oracle;
 use crate::config::{Config, ModelConfig, TrainConfig};
 use crate::data::{Batches, Dataset};
 use crate::eval::audit;
-use crate::hardware::{Hardware, read};
+use crate::hardware::{self, DeviceChoice, Hardware, read};
 use crate::math::random::{Coordinate, Purpose, words};
 use crate::models::registry::{Architecture, ModelShape, ParameterCount, matched_shapes};
 use crate::models::weights::{self, Weight};
@@ -301,6 +301,7 @@ impl GradientProblem {
         };
         let shape = matched_shapes(&[architecture], &config, Self::VOCAB)?.remove(0);
         let model = LanguageModel::new(&shape, 1, &device.clone().autodiff());
+        let cpu = hardware::open(&DeviceChoice::Cpu, None)?.device;
         let objective = Objective::new(&config, &train, 0, 0);
         let whole = segments(Self::SEQ_LEN, Self::SEQ_LEN);
         let gradient = objective.gradient(&model, &sequences, &whole)?;
@@ -308,7 +309,7 @@ impl GradientProblem {
             weights: weights::named(&model)?,
             gradients: in_order(&model, &gradient.gradients)?,
             // The initial weights are equal bits on every device.
-            model: LanguageModel::new(&shape, 1, &Device::flex()).map(&mut InDoubles::default()),
+            model: LanguageModel::new(&shape, 1, &cpu).map(&mut InDoubles::default()),
             inputs,
             targets,
         })
