@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::data::{self, Dataset};
 use crate::hardware::{self, DeviceChoice, Hardware};
 use crate::models::registry::{Architecture, matched_shapes};
-use crate::results::{AuditReport, Finding, Verdict};
+use crate::results::{AuditCheck, AuditReport, Finding, Verdict};
 use crate::verify::audit::Audit;
 use crate::{Error, Result};
 
@@ -125,15 +125,7 @@ pub(super) fn before_run(
         program: &program,
     };
     let reports = audit.models(&models, &mut |report| {
-        let passed = |check: &&_| {
-            matches!(
-                check,
-                crate::results::AuditCheck {
-                    verdict: Verdict::Pass,
-                    ..
-                }
-            )
-        };
+        let passed = |check: &&AuditCheck| check.verdict == Verdict::Pass;
         let n_passed = report.checks.iter().filter(passed).count();
         progress.message(&format!(
             "audit of {}: {n_passed} of {} checks pass",

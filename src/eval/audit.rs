@@ -171,7 +171,7 @@ impl Search<'_> {
                 let moved = self.moved(&whole, &alter(&text, cut), cut)?;
                 again |= moved.earliest.is_some();
             }
-            let first_offset = earliest as i64 - cut as i64;
+            let first_offset = i64::try_from(cut - earliest).map_or(i64::MIN, |back| -back);
             if !again {
                 n_not_reproduced += 1;
             } else if leak.is_none_or(|leak| first_offset < leak.first_offset) {
@@ -194,15 +194,16 @@ impl Search<'_> {
 
     fn moved(&self, whole: &[f32], altered: &[u32], cut: usize) -> Result<Moved> {
         let altered = (self.logits)(altered)?;
-        let rows = |logits: &[f32]| -> Result<usize> {
+        let rows = |logits: &[f32]| {
             let n = logits.len() / self.vocab_size;
             if n < cut {
                 let problem = format!("{n} rows of logits, and a check needs {cut}");
                 return Err(Error::CheckFailed(problem));
             }
-            Ok(n)
+            Ok(())
         };
-        (rows(whole)?, rows(&altered)?);
+        rows(whole)?;
+        rows(&altered)?;
         let scale = whole
             .iter()
             .fold(0.0_f64, |max, &v| max.max(f64::from(v).abs()));
@@ -215,11 +216,12 @@ impl Search<'_> {
             .zip(altered.chunks(self.vocab_size));
         for (position, (before, after)) in positions.take(cut).enumerate() {
             for (&before, &after) in before.iter().zip(after) {
-                // Equal logits have not moved, be they 0 throughout; NaN equals nothing.
-                let change = if before == after {
+                let distance = (f64::from(before) - f64::from(after)).abs();
+                // Equal logits have not moved, be they 0 throughout.
+                let change = if distance == 0.0 {
                     0.0
                 } else {
-                    (f64::from(before) - f64::from(after)).abs() / scale
+                    distance / scale
                 };
                 if change > moved.largest || change.is_nan() {
                     moved.largest = change;

@@ -123,6 +123,7 @@ impl Audit<'_> {
             seed,
             device: &self.hardware.device,
             checkpoint: folder.path().join("audit"),
+            memory_limit: None,
         };
         let trained = train(&training, &mut |_| {})?;
         Ok(TrainingHashes {
@@ -304,7 +305,7 @@ impl GradientProblem {
         let cpu = hardware::open(&DeviceChoice::Cpu, None)?.device;
         let objective = Objective::new(&config, &train, 0, 0);
         let whole = segments(Self::SEQ_LEN, Self::SEQ_LEN);
-        let gradient = objective.gradient(&model, &sequences, &whole)?;
+        let gradient = objective.gradient(&model, &sequences, &whole, None)?;
         Ok(Self {
             weights: weights::named(&model)?,
             gradients: in_order(&model, &gradient.gradients)?,
