@@ -1,6 +1,7 @@
 //! The one error type: variants carry data, messages say what to do.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use crate::units::Bytes;
 
@@ -108,13 +109,26 @@ pub enum Error {
         /// The report.
         reason: String,
     },
+    /// Somebody asked for the end, and what was done so far is on the disk.
+    #[error("interrupted")]
+    Interrupted,
+    /// A run that began has stopped; nothing that it finished is lost.
+    #[error("{cause}; {advice}: bkbench resume {}", run.display())]
+    Stopped {
+        /// Its folder.
+        run: PathBuf,
+        /// What stopped it.
+        cause: Box<Error>,
+        /// What to do before it is resumed.
+        advice: &'static str,
+    },
     /// A check that the command exists to make did not pass.
     #[error("{0}")]
     CheckFailed(String),
 }
 
 impl Error {
-    /// Exit code of the process: 2 for bad input, 1 for everything else.
+    /// Exit code of the process: 2 for bad input, 130 for an interruption, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::BadInput { .. }
@@ -123,11 +137,30 @@ impl Error {
             | Self::NotAvailableYet { .. }
             | Self::Shape { .. }
             | Self::Domain { .. } => 2,
+            Self::Interrupted => 130,
+            Self::Stopped { cause, .. } => cause.exit_code(),
             Self::Io { .. }
             | Self::Device { .. }
             | Self::OutOfMemory { .. }
             | Self::Shader { .. }
             | Self::CheckFailed(_) => 1,
+        }
+    }
+
+    /// This error as the end of the run in `run`, with the way to go on.
+    #[must_use]
+    pub fn stopped(self, run: &Path) -> Self {
+        let advice = match &self {
+            Self::Io { cause, .. } if is_full(cause.kind()) => {
+                "what is finished is kept; free some space, then go on with"
+            }
+            Self::Interrupted => "what is done is kept; go on with",
+            _ => "what is finished is kept; once that is mended, go on with",
+        };
+        Self::Stopped {
+            run: run.to_owned(),
+            cause: Box::new(self),
+            advice,
         }
     }
 
@@ -164,4 +197,12 @@ fn asked(requested: Option<&Bytes>) -> String {
 
 fn allowed(limit: Option<&Bytes>) -> String {
     limit.map_or(String::new(), |bytes| format!(", {bytes} allowed"))
+}
+
+/// Whether a write failed for want of room: on the disk, in the user's quota, or under the process's limit.
+fn is_full(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+    )
 }

@@ -10,7 +10,10 @@ pub mod data;
 pub mod devices;
 pub mod plot;
 mod progress;
+pub mod replay;
+pub mod resume;
 pub mod run;
+mod session;
 pub mod verify;
 
 use std::ffi::OsString;
@@ -36,14 +39,20 @@ Examples:
   bkbench run --preset smoke
   bkbench run --benchmark longcontext --seq_lengths 8192 32768 --num_seeds 5 --output results/longcontext.json
   bkbench plot stability --results_file results/longcontext.json --output results/stability.pdf
+  bkbench resume results/20260101T120000Z-longcontext-1a2b3c4d
   bkbench devices
 
-Flags may be written with underscores or hyphens. Exit codes: 0 done, 1 a check failed or the run broke, 2 bad input.";
+Flags may be written with underscores or hyphens. Exit codes: 0 done, 1 a check failed or the run broke, 2 bad input,
+130 interrupted.";
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Train the models and record what happens
     Run(Box<run::Args>),
+    /// Go on with a run where it stopped
+    Resume(resume::Args),
+    /// Derive and train again what a record says, and compare
+    Replay(replay::Args),
     /// Draw results
     Plot(plot::Args),
     /// Look at datasets and tokenizers
@@ -59,9 +68,8 @@ enum Command {
 }
 
 /// Commands that are documented and not there yet.
-const LATER: [&str; 10] = [
-    "compare", "doctor", "eval", "generate", "kernels", "merge", "replay", "report", "resume",
-    "stats",
+const LATER: [&str; 8] = [
+    "compare", "doctor", "eval", "generate", "kernels", "merge", "report", "stats",
 ];
 
 /// Parses the command line, runs the command and returns its exit code.
@@ -69,6 +77,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse_from(std::env::args_os().map(with_hyphens));
     let done = match &cli.command {
         Command::Run(args) => run::run(args, cli.quiet),
+        Command::Resume(args) => resume::run(args, cli.quiet),
+        Command::Replay(args) => replay::run(args, cli.quiet),
         Command::Plot(args) => plot::run(args, cli.quiet),
         Command::Data(args) => data::run(args),
         Command::Devices(args) => devices::run(args),

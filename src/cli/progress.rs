@@ -23,6 +23,8 @@ pub(super) struct Reporter {
 struct RunningCell {
     name: String,
     n_steps: u64,
+    /// Steps that were taken before it was continued.
+    steps_before: u64,
     began: Instant,
     last_line: Instant,
     /// What the last step showed, as the continuation of a line.
@@ -71,6 +73,7 @@ impl Progress for Reporter {
         self.cell = Some(RunningCell {
             name,
             n_steps,
+            steps_before: 0,
             began: now,
             last_line: now,
             latest: String::new(),
@@ -78,11 +81,21 @@ impl Progress for Reporter {
         });
     }
 
+    fn continue_cell(&mut self, step: u64) {
+        self.message(&format!("going on after step {}", Count(step)));
+        if let Some(cell) = &mut self.cell {
+            cell.steps_before = step;
+            cell.began = Instant::now();
+        }
+    }
+
     fn step(&mut self, step: u64, loss: f64, tokens: u64) {
         let Some(cell) = &mut self.cell else { return };
         let elapsed = cell.began.elapsed().as_secs_f64();
-        let rate = Count((tokens as f64 / elapsed).round() as u64);
-        let left = Seconds(elapsed / step.max(1) as f64 * cell.n_steps.saturating_sub(step) as f64);
+        let taken = step.saturating_sub(cell.steps_before).max(1) as f64;
+        let a_step = tokens as f64 / step.max(1) as f64;
+        let rate = Count((a_step * taken / elapsed).round() as u64);
+        let left = Seconds(elapsed / taken * cell.n_steps.saturating_sub(step) as f64);
         cell.latest = format!(", loss {loss:.3}, {rate} tokens/s");
         if let Some(bar) = &cell.bar {
             bar.set_position(step);

@@ -194,6 +194,12 @@ impl Config {
         Ok(config)
     }
 
+    /// Cells of a run: models, lengths and seeds multiplied.
+    pub fn n_cells(&self) -> u64 {
+        let settings = self.models.names().count() * self.longcontext.seq_lengths.len();
+        (settings as u64).saturating_mul(self.seeds.count)
+    }
+
     /// sha256 of the canonical JSON of this configuration.
     ///
     /// # Errors

@@ -45,6 +45,10 @@ pub struct TrainConfig {
     pub gradient_clip_norm: f64,
     /// A checkpoint is written at the first step end after this many seconds.
     pub checkpoint_every_seconds: f64,
+    /// A cell whose training has taken this many seconds ends as timed out; no limit where absent. Part of the
+    /// configuration and its hash: two runs of equal hash must not differ in which of their cells were let finish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cell_seconds: Option<f64>,
     /// Rows of logits that exist at once in the loss; part of the config so that a resumed run takes the same.
     pub loss_chunk_tokens: usize,
     /// Positions of every sequence that are resident at once: longer sequences go in segments of this length,
@@ -71,6 +75,7 @@ impl Default for TrainConfig {
             warmup_steps: 100,
             gradient_clip_norm: 1.0,
             checkpoint_every_seconds: 60.0,
+            max_cell_seconds: None,
             loss_chunk_tokens: 512,
             segment_len: None,
             backpropagation: Backpropagation::Exact,

@@ -101,8 +101,13 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     );
     require(
         at_least_zero(train.checkpoint_every_seconds),
-        "train.checkpoint_every_seconds",
+        "train.checkpoint_every_seconds (--checkpoint_every)",
         "at least 0",
+    );
+    require(
+        train.max_cell_seconds.is_none_or(positive),
+        "train.max_cell_seconds (--max_cell_seconds)",
+        "above 0, or left out for no limit",
     );
 
     let lengths = &config.longcontext.seq_lengths;

@@ -69,16 +69,23 @@ fn read<E: Element>(
     doing: &str,
     data: impl FnOnce() -> Result<TensorData, String>,
 ) -> Result<Vec<E>> {
-    // burn re-raises a panic of its device thread here; the device answers again afterwards.
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
+    guarded(doing, || {
         data()?
             .convert::<E>()
             .try_into_vec::<E>()
             .map_err(|e| format!("{e:?}"))
-    }));
+    })
+}
+
+/// The result of something in burn that reads from a device, such as writing a module to memory.
+///
+/// # Errors
+/// [`Error::Device`] when `f` says so or panics.
+pub fn guarded<T>(doing: &str, f: impl FnOnce() -> Result<T, String>) -> Result<T> {
     let failed = |reason| failure(doing, reason);
-    match outcome {
-        Ok(values) => values.map_err(failed),
+    // burn re-raises a panic of its device thread here; the device answers again afterwards.
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(value) => value.map_err(failed),
         Err(panic) => {
             let text = panic
                 .downcast_ref::<String>()

@@ -77,8 +77,10 @@ pub enum Outcome {
         /// What is there.
         have: String,
     },
-    /// The device or a kernel failed.
+    /// The device or a kernel failed, and once more after it was tried again from the last checkpoint.
     Failed {
+        /// What failed.
+        failure: FailureKind,
         /// What was reported.
         reason: String,
     },
@@ -96,6 +98,16 @@ impl Outcome {
             Self::Failed { .. } => "failed",
         }
     }
+}
+
+/// What made a cell fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The driver gave the device up: a reset, a hang that a watchdog ended, a GPU that was unplugged.
+    DeviceLost,
+    /// Anything else that the device or a kernel reported.
+    Error,
 }
 
 /// The rule by which a training counts as diverged.

@@ -20,13 +20,15 @@ mod writer;
 pub use audit::{
     AuditCheck, AuditReport, AuditedWeights, Finding, Leak, LeakSearch, UNEQUAL_RATIO, Verdict,
 };
-pub use cell::{Cell, CellKey, DivergenceCause, Outcome, Parameters};
+pub use cell::{Cell, CellKey, DivergenceCause, FailureKind, Outcome, Parameters};
 pub use finite::Finite;
 pub use guide::{GuideEntry, GuideFile, GuideResults};
 pub use limits::{Censoring, Limit, ModelLimits, STEPS_FOR_A_CLAIM};
 pub use longcontext::{Curves, Evaluation, Fault, LongContextMetrics, NonFinite, UsefulContext};
 pub use memory::{Memory, MemoryLedger};
-pub use record::{PROTOCOL_VERSION, Provenance, ResultsFile, RunRecord, SCHEMA_VERSION};
+pub use record::{
+    Files, PROTOCOL_VERSION, Provenance, ResultsFile, Resumption, RunRecord, SCHEMA_VERSION,
+};
 pub use summary::{NO_CONTEXT, Summary};
 pub use warning::Warning;
-pub use writer::{RunWriter, StepLine, temporary_in};
+pub use writer::{RunWriter, StepLine, sync_folder, temporary_in};

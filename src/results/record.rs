@@ -1,6 +1,6 @@
 //! The document `result.json`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,9 @@ pub struct RunRecord {
     pub provenance: Provenance,
     /// Fingerprint of the machine and of the adapter that ran.
     pub hardware: serde_json::Value,
+    /// Files outside the run's folder, and checkpoints.
+    #[serde(default, skip_serializing_if = "Files::is_default")]
+    pub files: Files,
     /// The resolved configuration.
     pub config: Config,
     /// [`Config::sha256`] of it.
@@ -61,6 +64,45 @@ pub struct Provenance {
     pub platform: String,
     /// The command line.
     pub argv: Vec<String>,
+    /// When and how the run was taken up again after it had stopped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resumptions: Vec<Resumption>,
+}
+
+/// A `bkbench resume` that trained on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resumption {
+    /// Its start, RFC 3339, UTC.
+    pub started_utc: String,
+    /// Its command line.
+    pub argv: Vec<String>,
+}
+
+/// What a run was told to write beside its record; a resumed run does the same.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// Absolute folder in which the run makes one for its checkpoints; its own folder where absent.
+    pub checkpoint_dir: Option<PathBuf>,
+    /// Whether the last checkpoint of a finished cell is kept.
+    pub keep_checkpoints: bool,
+    /// Absolute name of the guide's JSON.
+    pub output: Option<PathBuf>,
+}
+
+impl Files {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The folder of the checkpoints of the run in `run`, one folder a cell.
+    pub fn checkpoints(&self, run: &Path) -> PathBuf {
+        match (&self.checkpoint_dir, run.file_name()) {
+            (Some(dir), Some(name)) => dir.join(name),
+            _ => run.join("checkpoints"),
+        }
+    }
 }
 
 impl Provenance {
@@ -68,13 +110,30 @@ impl Provenance {
     pub fn of_this_process() -> Self {
         Self {
             bkbench_version: env!("CARGO_PKG_VERSION").into(),
-            started_utc: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            started_utc: now(),
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            argv: std::env::args_os()
-                .map(|arg| arg.to_string_lossy().into_owned())
-                .collect(),
+            argv: argv(),
+            resumptions: Vec::new(),
         }
     }
+
+    /// Notes that this process takes the run up again.
+    pub fn resume(&mut self) {
+        self.resumptions.push(Resumption {
+            started_utc: now(),
+            argv: argv(),
+        });
+    }
+}
+
+fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+fn argv() -> Vec<String> {
+    std::env::args_os()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect()
 }
 
 impl RunRecord {
@@ -92,6 +151,7 @@ impl RunRecord {
             protocol_version: PROTOCOL_VERSION,
             provenance: Provenance::of_this_process(),
             hardware,
+            files: Files::default(),
             config_sha256: config.sha256()?,
             config,
             data,
@@ -106,6 +166,11 @@ impl RunRecord {
     /// Appends a finished cell and brings what is derived from the cells up to date.
     pub fn push(&mut self, cell: Cell) {
         self.cells.push(cell);
+        self.derive();
+    }
+
+    /// Recomputes everything that follows from the cells.
+    pub fn derive(&mut self) {
         self.summaries = summary::summarise(&self.cells);
         self.limits = limits::limits(&self.cells, self.config.seeds.count);
     }
@@ -115,6 +180,11 @@ impl RunRecord {
     pub fn is_causal(&self, model: &str) -> bool {
         let audits = self.audits.iter().filter(|audit| audit.model == model);
         audits.into_iter().all(AuditReport::is_causal)
+    }
+
+    /// The cell of that identity.
+    pub fn cell(&self, id: &str) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.id == id)
     }
 
     /// Reads a record from its file or from the folder of its run.

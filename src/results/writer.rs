@@ -1,22 +1,39 @@
 //! Files of a run: written to a temporary name, synced, renamed; never overwritten by another run.
 
-use std::fs::File;
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::record::FILE_NAME;
 use super::{Finite, RunRecord};
 use crate::config::Config;
 use crate::{Error, Result};
 
-/// The folder of one run, `<utc>-<benchmark>-<start of the configuration's hash>`.
+const STEP_LINES: &str = "metrics.jsonl";
+/// Locked by the process that works on the run.
+const LOCK: &str = ".lock";
+
+/// The folder of one run, `<utc>-<benchmark>-<start of the configuration's hash>`. No other process can write
+/// to it while this one lives.
 #[derive(Debug)]
 pub struct RunWriter {
     dir: PathBuf,
     step_lines: File,
+    /// Cells of which there are lines.
+    begun: BTreeSet<String>,
+    /// Held, not read.
+    _lock: File,
+}
+
+/// What tells one line of `metrics.jsonl` from another.
+#[derive(Deserialize)]
+struct LineKey {
+    cell: String,
+    step: u64,
 }
 
 /// A line of `metrics.jsonl`.
@@ -68,8 +85,48 @@ impl RunWriter {
             attempt += 1;
             dir = results_dir.join(format!("{name}-{attempt}"));
         }
-        let step_lines = File::create_new(dir.join("metrics.jsonl")).map_err(unwritable)?;
-        Ok(Self { dir, step_lines })
+        Self::open(&dir)
+    }
+
+    /// Opens the folder of a run that began before. A line that was cut off while it was written is dropped.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] if another process works on it or it cannot be written.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let refused = |problem: String, advice: &str| {
+            Error::bad_input(dir.display().to_string(), problem, advice)
+        };
+        let unwritable = |error: std::io::Error| {
+            let problem = format!("cannot be written: {error}");
+            refused(problem, "name the folder of a run in which you may write")
+        };
+        let mut options = OpenOptions::new();
+        options.create(true).append(true);
+        let lock = options.open(dir.join(LOCK)).map_err(unwritable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(refused(
+                    "another process works on this run".into(),
+                    "wait for it, or end it first",
+                ));
+            }
+            Err(TryLockError::Error(error)) => return Err(unwritable(error)),
+        }
+        let step_lines = options.open(dir.join(STEP_LINES)).map_err(unwritable)?;
+        let mut writer = Self {
+            dir: dir.to_owned(),
+            step_lines,
+            begun: BTreeSet::new(),
+            _lock: lock,
+        };
+        let mut begun = BTreeSet::new();
+        writer.retain_lines(|line| {
+            begun.insert(line.cell.clone());
+            true
+        })?;
+        writer.begun = begun;
+        Ok(writer)
     }
 
     /// The folder.
@@ -82,7 +139,10 @@ impl RunWriter {
     /// # Errors
     /// If the file cannot be written.
     pub fn step(&mut self, line: &StepLine<'_>) -> Result<()> {
-        let path = || self.dir.join("metrics.jsonl");
+        if !self.begun.contains(line.cell) {
+            self.begun.insert(line.cell.to_owned());
+        }
+        let path = || self.dir.join(STEP_LINES);
         let mut text = serde_json::to_string(line)
             .map_err(|error| Error::io("write", path())(error.into()))?;
         text.push('\n');
@@ -91,17 +151,76 @@ impl RunWriter {
             .map_err(Error::io("write", path()))
     }
 
-    /// Replaces `result.json` by the record as it stands now; after a crash the old or the new one is there, whole.
+    /// Takes back the lines of a cell from step `first` on, which is going to be done again.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn forget_from(&mut self, cell: &str, first: u64) -> Result<()> {
+        if self.begun.contains(cell) {
+            self.retain_lines(|line| line.cell != cell || line.step < first)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all lines are on the disk.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn sync_steps(&self) -> Result<()> {
+        let written = self.step_lines.sync_data();
+        written.map_err(Error::io("write", self.dir.join(STEP_LINES)))
+    }
+
+    /// Rewrites `metrics.jsonl` with the lines that are whole and that `keep` wants, where any is not.
+    fn retain_lines(&mut self, mut keep: impl FnMut(&LineKey) -> bool) -> Result<()> {
+        let path = self.dir.join(STEP_LINES);
+        let old = std::fs::read(&path).map_err(Error::io("read", &path))?;
+        let wanted = |line: &&[u8]| {
+            line.ends_with(b"\n") && serde_json::from_slice(line).is_ok_and(|key| keep(&key))
+        };
+        let lines = old.split_inclusive(|&byte| byte == b'\n');
+        let new = lines.filter(wanted).collect::<Vec<_>>().concat();
+        if new == old {
+            return Ok(());
+        }
+        let replace = || {
+            let mut file = temporary_in(&self.dir)?;
+            file.write_all(&new)?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            OpenOptions::new().append(true).open(&path)
+        };
+        self.step_lines = replace().map_err(Error::io("write", &path))?;
+        Ok(())
+    }
+
+    /// Replaces `result.json` by the record as it stands now; after a crash the old or the new one is there,
+    /// whole, and all step lines of the cells in it.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, record: &RunRecord) -> Result<()> {
+        self.sync_steps()?;
         let path = self.dir.join(FILE_NAME);
         let failed = || Error::io("write", &path);
         let file = synced_json(record, &self.dir).map_err(failed())?;
         file.persist(&path).map_err(|error| failed()(error.error))?;
-        Ok(())
+        sync_folder(&self.dir)
     }
+}
+
+/// Waits until the names of the files in `folder` are on the disk, where the system has such a thing.
+///
+/// # Errors
+/// [`Error::Io`] if the folder cannot be synced.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    #[cfg(unix)]
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(Error::io("sync", folder))?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
 }
 
 /// Writes a value as indented JSON to a temporary file in `dir` and waits until it is on the disk.

@@ -1,141 +1,339 @@
-//! Checkpoints: weights, optimiser moments and the curves so far, in one folder that is replaced at once.
+//! Checkpoints: weights, moments and where a training stands, written so that a whole one is always there.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::ModuleOptimizer;
 use burn::store::burn_pack::Reader;
 use burn::store::{ModuleSnapshot, SafetensorsStore};
-use burn::tensor::Tensor;
+use burn::tensor::{Bytes as BurnBytes, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::config::canonical_sha256;
+use crate::hardware::read::guarded;
 use crate::models::LanguageModel;
-use crate::results::Curves;
+use crate::results::{Curves, sync_folder};
+use crate::units::Bytes;
 use crate::{Error, Result};
 
 const WEIGHTS: &str = "weights.safetensors";
-const OPTIMISER: &str = "optimiser.bpk";
+const MOMENTS: &str = "moments.bpk";
 const STATE: &str = "state.json";
+/// Folder of a checkpoint that is being written.
+const UNFINISHED: &str = "unfinished";
+/// A checkpoint's folder is this and the number of steps taken.
+const PREFIX: &str = "step-";
+/// Checkpoints that are there while a training goes on: should the newest be damaged, one is left.
+const KEPT: usize = 2;
 
 /// Where a training stands, beside its weights and moments.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Checkpoint {
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TrainState {
     /// Steps taken.
     pub step: u64,
     /// Values of those steps.
     pub curves: Curves,
+    /// Steps that changed no weight.
+    pub skipped_steps: u64,
+    /// Wall-clock time of the loop.
+    pub seconds: f64,
+    /// Time of the steps that count for the speed.
+    pub timed_seconds: f64,
+    /// Tokens of those steps.
+    pub timed_tokens: u64,
+    /// The most bytes it held, above those in use at its start; absent before the first step.
+    pub peak_memory: Option<Bytes>,
+    /// Bytes in use at its start; absent before that.
+    pub memory_at_start: Option<Bytes>,
 }
 
-impl Checkpoint {
-    /// Writes the checkpoint as `folder`; an older one there is replaced only when this one is complete.
+/// What `state.json` holds beside its own hash.
+#[derive(Debug, Serialize, Deserialize)]
+struct Contents {
+    state: TrainState,
+    /// Identities under which the moments are kept, in the order of the model's parameters.
+    parameter_ids: Vec<u64>,
+    /// sha256 of the other files.
+    files: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StateFile {
+    /// Of the canonical JSON of the contents.
+    sha256: String,
+    contents: Contents,
+}
+
+/// A checkpoint, read whole and found undamaged.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Where the training stood.
+    pub state: TrainState,
+    parameter_ids: Vec<u64>,
+    folder: PathBuf,
+    weights: Vec<u8>,
+    moments: Vec<u8>,
+}
+
+/// The folder of one training's checkpoints, `step-<n>` each.
+///
+/// A new one is written beside the old ones, synced, and only then gets its name; older ones are
+/// removed after that. Whenever the process ends, the newest folder with such a name is whole.
+#[derive(Debug, Clone)]
+pub struct CheckpointFolder(PathBuf);
+
+impl CheckpointFolder {
+    /// The checkpoints in `folder`, which need not exist yet.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self(folder.into())
+    }
+
+    /// Where they are.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a checkpoint. The newest one so far stays, older ones go.
     ///
     /// # Errors
-    /// [`Error::Io`] when a file cannot be written; the older checkpoint is then untouched.
+    /// [`Error::Io`] when a file cannot be written, [`Error::Device`] when the device fails; the older
+    /// checkpoints are then untouched.
     pub fn save(
         &self,
-        folder: &Path,
+        state: &TrainState,
         model: &LanguageModel,
         optimiser: &ModuleOptimizer,
     ) -> Result<()> {
-        let parent = folder.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).map_err(Error::io("create", parent))?;
-        let fresh = tempfile::Builder::new()
-            .prefix(".checkpoint-")
-            .tempdir_in(parent)
-            .map_err(Error::io("create a folder in", parent))?;
-        let failed = |name: &str, reason: String| {
-            Error::io("write", fresh.path().join(name))(std::io::Error::other(reason))
+        let unfinished = self.0.join(UNFINISHED);
+        remove(&unfinished)?;
+        fs::create_dir_all(&unfinished).map_err(Error::io("create", &unfinished))?;
+
+        let weights = guarded("reading weights for a checkpoint", || {
+            let mut store =
+                SafetensorsStore::from_bytes(None).metadata("step", state.step.to_string());
+            model
+                .valid()
+                .save_into(&mut store)
+                .map_err(|e| format!("{e:?}"))?;
+            store.get_bytes().map_err(|e| format!("{e:?}"))
+        })?;
+        let moments = guarded("reading moments for a checkpoint", || {
+            optimiser.into_bytes().map_err(|e| format!("{e:?}"))
+        })?;
+        let files = [(WEIGHTS, weights.as_slice()), (MOMENTS, &moments)];
+        let contents = Contents {
+            state: state.clone(),
+            parameter_ids: parameter_ids(model),
+            files: files
+                .iter()
+                .map(|(name, bytes)| ((*name).to_owned(), sha256(bytes)))
+                .collect(),
         };
-
-        let mut store = SafetensorsStore::from_file(fresh.path().join(WEIGHTS))
-            .metadata("step", self.step.to_string());
-        model
-            .valid()
-            .save_into(&mut store)
-            .map_err(|error| failed(WEIGHTS, format!("{error:?}")))?;
-        optimiser
-            .save(fresh.path().join(OPTIMISER))
-            .map_err(|error| failed(OPTIMISER, format!("{error:?}")))?;
-        let state = serde_json::to_vec(self).map_err(|error| failed(STATE, error.to_string()))?;
-        fs::write(fresh.path().join(STATE), state)
-            .map_err(Error::io("write", fresh.path().join(STATE)))?;
-
-        let complete = fresh.keep();
-        if folder.exists() {
-            fs::remove_dir_all(folder).map_err(Error::io("replace", folder))?;
+        let state_file = StateFile {
+            sha256: canonical_sha256(&contents)?,
+            contents,
+        };
+        let path = unfinished.join(STATE);
+        let text = serde_json::to_vec(&state_file)
+            .map_err(|error| Error::io("write", path)(error.into()))?;
+        for (name, bytes) in files.into_iter().chain([(STATE, text.as_slice())]) {
+            write_synced(&unfinished.join(name), bytes)?;
         }
-        fs::rename(&complete, folder).map_err(Error::io("rename to", folder))
+        sync_folder(&unfinished)?;
+
+        let folder = self.0.join(format!("{PREFIX}{}", state.step));
+        // There only where it was found damaged: the training would have gone on from it.
+        remove(&folder)?;
+        fs::rename(&unfinished, &folder).map_err(Error::io("rename to", &folder))?;
+        sync_folder(&self.0)?;
+        self.keep(KEPT)
     }
 
-    /// Reads the checkpoint in `folder` into a model and an optimiser of the same shapes.
+    /// The newest undamaged checkpoint, if there is one, and what is wrong with newer ones.
+    pub fn newest(&self) -> (Option<Checkpoint>, Vec<String>) {
+        let mut damaged = Vec::new();
+        for (_, folder) in self.by_age() {
+            match Checkpoint::read(&folder) {
+                Ok(checkpoint) => return (Some(checkpoint), damaged),
+                Err(problem) => damaged.push(format!(
+                    "the checkpoint {} is damaged ({problem})",
+                    folder.display()
+                )),
+            }
+        }
+        (None, damaged)
+    }
+
+    /// Removes all but the newest `count`; with 0 the folder itself, and the one around it once that is empty.
     ///
     /// # Errors
-    /// [`Error::BadInput`] when a file is missing or does not fit.
-    pub fn load(
-        folder: &Path,
-        mut model: LanguageModel,
-        optimiser: ModuleOptimizer,
-    ) -> Result<(Self, LanguageModel, ModuleOptimizer)> {
-        let bad = |name: &str, problem: String| {
-            let what = folder.join(name).display().to_string();
-            Error::bad_input(what, problem, "train again, or name another checkpoint")
+    /// [`Error::Io`] when a folder cannot be removed.
+    pub fn keep(&self, count: usize) -> Result<()> {
+        if count > 0 {
+            return self
+                .by_age()
+                .into_iter()
+                .skip(count)
+                .try_for_each(|(_, folder)| remove(&folder));
+        }
+        remove(&self.0)?;
+        if let Some(parent) = self.0.parent() {
+            // Fails, and may, while other trainings have theirs in it.
+            let _ = fs::remove_dir(parent);
+        }
+        Ok(())
+    }
+
+    /// Steps and folders of the checkpoints, newest first.
+    fn by_age(&self) -> Vec<(u64, PathBuf)> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let mut found: Vec<(u64, PathBuf)> = entries
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let step = name.to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
+                Some((step, entry.path()))
+            })
+            .collect();
+        found.sort_by(|a, b| b.cmp(a));
+        found
+    }
+}
+
+impl Checkpoint {
+    /// Reads and checks everything in `folder`; says in words what is wrong with it.
+    fn read(folder: &Path) -> Result<Self, String> {
+        let bytes =
+            |name: &str| fs::read(folder.join(name)).map_err(|error| format!("{name}: {error}"));
+        let file: StateFile =
+            serde_json::from_slice(&bytes(STATE)?).map_err(|error| format!("{STATE}: {error}"))?;
+        let of_contents = canonical_sha256(&file.contents).map_err(|error| error.to_string())?;
+        if of_contents != file.sha256 {
+            return Err(format!("{STATE}: its sha256 is not the recorded one"));
+        }
+        let checked = |name: &str| {
+            let bytes = bytes(name)?;
+            if file.contents.files.get(name) == Some(&sha256(&bytes)) {
+                Ok(bytes)
+            } else {
+                Err(format!("{name}: its sha256 is not the recorded one"))
+            }
         };
-        let state = fs::read(folder.join(STATE)).map_err(|e| bad(STATE, e.to_string()))?;
-        let state = serde_json::from_slice(&state).map_err(|e| bad(STATE, e.to_string()))?;
-        let mut store = SafetensorsStore::from_file(folder.join(WEIGHTS));
+        Ok(Self {
+            weights: checked(WEIGHTS)?,
+            moments: checked(MOMENTS)?,
+            folder: folder.to_owned(),
+            parameter_ids: file.contents.parameter_ids,
+            state: file.contents.state,
+        })
+    }
+
+    /// `model` with the checkpoint's weights, and with the identities under which the moments are kept.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when the model has another shape.
+    pub fn weights(&self, mut model: LanguageModel) -> Result<LanguageModel> {
+        let mut store = SafetensorsStore::from_bytes(Some(self.weights.clone()));
         model
             .load_from(&mut store)
-            .map_err(|e| bad(WEIGHTS, format!("{e:?}")))?;
-        let optimiser = optimiser
-            .load(folder.join(OPTIMISER))
-            .map_err(|e| bad(OPTIMISER, format!("{e:?}")))?;
-        Ok((state, model, optimiser))
+            .map_err(|e| self.unfit(WEIGHTS, format!("{e:?}")))?;
+        let n_parameters = parameter_ids(&model).len();
+        if n_parameters != self.parameter_ids.len() {
+            let problem = format!(
+                "of {} parameters, and the model has {n_parameters}",
+                self.parameter_ids.len()
+            );
+            return Err(self.unfit(STATE, problem));
+        }
+        Ok(model.map(&mut Renamed(self.parameter_ids.iter())))
     }
 
-    /// sha256 of the optimiser's moments in `folder`, parameter by parameter in the order of `model`, whose
-    /// training wrote them.
-    ///
-    /// The file itself goes by the parameters' ids, which every process draws anew.
+    /// `optimiser` with the checkpoint's moments; it belongs to a model from [`Checkpoint::weights`].
     ///
     /// # Errors
-    /// [`Error::BadInput`] when the file is missing, cannot be read, or belongs to another model.
-    pub fn moments_sha256(folder: &Path, model: &LanguageModel) -> Result<String> {
-        struct Ids(Vec<ParamId>);
-        impl ModuleVisitor for Ids {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                self.0.push(param.id);
-            }
-        }
-        let path = folder.join(OPTIMISER);
-        let bad = |problem: String| {
-            let what = path.display().to_string();
-            Error::bad_input(what, problem, "train again, or name another checkpoint")
-        };
-        let reader = Reader::from_file(&path).map_err(|error| bad(format!("{error:?}")))?;
-        let mut ids = Ids(Vec::new());
-        model.visit(&mut ids);
-        let mut hash = Sha256::new();
+    /// [`Error::BadInput`] when the moments are of another version of burn.
+    pub fn moments(&self, optimiser: ModuleOptimizer) -> Result<ModuleOptimizer> {
+        optimiser
+            .from_bytes(BurnBytes::from_bytes_vec(self.moments.clone()))
+            .map_err(|e| self.unfit(MOMENTS, format!("{e:?}")))
+    }
+
+    /// sha256 of the moments, parameter by parameter in the order of the model. The file itself goes by the
+    /// parameters' identities, which every process draws anew.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] when the file cannot be read.
+    pub fn moments_sha256(&self) -> Result<String> {
+        let bad = |error| self.unfit(MOMENTS, format!("{error:?}"));
+        let bytes = BurnBytes::from_bytes_vec(self.moments.clone());
+        let reader = Reader::from_bytes(bytes).map_err(bad)?;
         let names = reader.tensor_names();
-        let mut n_hashed = 0;
-        for (index, id) in ids.0.into_iter().enumerate() {
-            let prefix = format!("{}.", id.val());
-            let moments: Vec<&str> = names
-                .iter()
-                .filter_map(|name| name.strip_prefix(&prefix))
-                .collect();
+        let mut hash = Sha256::new();
+        for (index, id) in self.parameter_ids.iter().enumerate() {
             // None where no gradient ever reaches the parameter.
-            for moment in moments {
-                let bytes = reader.tensor_data(&format!("{prefix}{moment}"));
-                n_hashed += 1;
-                hash.update(format!("{index} {moment}\n"));
-                hash.update(bytes.map_err(|error| bad(format!("{error:?}")))?);
+            let prefix = format!("{id}.");
+            for name in names.iter().filter(|name| name.starts_with(&prefix)) {
+                hash.update(format!("{index} {}\n", &name[prefix.len()..]));
+                hash.update(reader.tensor_data(name).map_err(bad)?);
             }
-        }
-        if n_hashed == 0 {
-            return Err(bad("has moments of another model alone".into()));
         }
         Ok(format!("{:x}", hash.finalize()))
+    }
+
+    fn unfit(&self, name: &str, problem: String) -> Error {
+        Error::bad_input(
+            self.folder.join(name).display().to_string(),
+            problem,
+            "remove that checkpoint, or name another",
+        )
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        let mut file = fs::File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(Error::io("write", path))
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", folder)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn parameter_ids(model: &LanguageModel) -> Vec<u64> {
+    #[derive(Default)]
+    struct Ids(Vec<u64>);
+    impl ModuleVisitor for Ids {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push(param.id.val());
+        }
+    }
+    let mut ids = Ids::default();
+    model.visit(&mut ids);
+    ids.0
+}
+
+/// Gives parameters other identities: a process draws them at random, and burn keeps moments under them.
+struct Renamed<'a>(std::slice::Iter<'a, u64>);
+
+impl ModuleMapper for Renamed<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (old, value, mapper) = param.consume();
+        let id = self.0.next().map_or(old, |&id| ParamId::from(id));
+        Param::from_mapped_value(id, value, mapper)
     }
 }

@@ -3,11 +3,12 @@
 mod checkpoint;
 mod diagnosis;
 mod gradient;
+mod interrupt;
+mod moments;
 pub mod optimiser;
 mod schedule;
 pub mod stability;
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -15,9 +16,10 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, CheckpointFolder, TrainState};
 pub use diagnosis::diagnose;
 pub use gradient::{Gradient, Objective, Sequences, segments};
+pub use interrupt::Interrupt;
 pub use schedule::learning_rate;
 use stability::Stability;
 
@@ -26,7 +28,7 @@ use crate::config::{ModelConfig, TrainConfig};
 use crate::data::{Batch, Batches};
 use crate::models::registry::ModelShape;
 use crate::models::{BatchShape, LanguageModel};
-use crate::results::{Curves, Fault, NonFinite, Outcome};
+use crate::results::{Curves, Fault, Finite, NonFinite, Outcome};
 use crate::units::Bytes;
 use crate::{Error, Result};
 
@@ -54,8 +56,10 @@ pub struct Training<'a> {
     pub device: &'a Device,
     /// The most bytes it may add to what is in use.
     pub memory_limit: Option<Bytes>,
-    /// Folder of the checkpoint.
-    pub checkpoint: PathBuf,
+    /// Where checkpoints are kept; none are where absent.
+    pub checkpoints: Option<&'a CheckpointFolder>,
+    /// Ends it early.
+    pub interrupt: &'a Interrupt,
 }
 
 /// What a step reports.
@@ -82,7 +86,7 @@ impl Step {
 pub struct Trained {
     /// The last weights, without autodiff.
     pub model: LanguageModel,
-    /// Completed, diverged, or out of memory.
+    /// Completed, diverged, out of memory, or timed out.
     pub outcome: Outcome,
     /// Every step's values.
     pub curves: Curves,
@@ -101,76 +105,145 @@ pub struct Trained {
     pub data_order_sha256: String,
 }
 
-/// Trains from scratch; `on_step` hears of every step.
+/// Hears of a training as it goes; an error it returns ends the training.
+pub trait Observer {
+    /// Something worth a line.
+    fn message(&mut self, text: &str);
+    /// Training begins with step `first`: 0, or where a checkpoint stands. What it heard of that step and
+    /// later ones before is void.
+    ///
+    /// # Errors
+    /// What ends the training.
+    fn start(&mut self, first: u64) -> Result<()>;
+    /// A step is done.
+    ///
+    /// # Errors
+    /// What ends the training.
+    fn step(&mut self, step: Step) -> Result<()>;
+    /// A checkpoint is about to be written: what it heard so far must be on the disk before.
+    ///
+    /// # Errors
+    /// What ends the training.
+    fn before_checkpoint(&mut self) -> Result<()>;
+}
+
+/// Nobody listens.
+impl Observer for () {
+    fn message(&mut self, _text: &str) {}
+    fn start(&mut self, _first: u64) -> Result<()> {
+        Ok(())
+    }
+    fn step(&mut self, _step: Step) -> Result<()> {
+        Ok(())
+    }
+    fn before_checkpoint(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Trains, from the newest checkpoint where there is one and from scratch elsewhere. A training that goes on
+/// ends with the bits of one that was never stopped.
 ///
 /// # Errors
-/// A device that fails, or a checkpoint that cannot be written.
-pub fn train(training: &Training<'_>, on_step: &mut dyn FnMut(Step)) -> Result<Trained> {
+/// [`Error::Interrupted`] after a checkpoint, on request; a device that fails; a checkpoint that cannot be
+/// written; what `observer` returns.
+pub fn train(training: &Training<'_>, observer: &mut dyn Observer) -> Result<Trained> {
     let meter = Meter::start(training.device, training.memory_limit);
-    let mut trainer = Trainer::new(training);
-    let mut curves = Curves::default();
-    let mut outcome = Outcome::Completed;
-    let mut stability = Stability::new(training.shape.vocab_size, training.n_steps);
-    let mut skipped_steps = 0;
+    let (mut trainer, mut state) = Trainer::start(training, observer)?;
+    observer.start(state.step)?;
+    let (vocab_size, n_steps) = (training.shape.vocab_size, training.n_steps);
+    let mut stability = Stability::replay(vocab_size, n_steps, &state.curves);
+    let memory_at_start = *state.memory_at_start.get_or_insert(meter.at_start());
+    // A hash cannot be stored half-way; batches depend on nothing but their step.
     let mut data_order = Sha256::new();
+    for index in 0..state.step {
+        data_order.update(ordered(&training.batches.batch(index)));
+    }
+    let first = state.step;
+    let seconds_before = state.seconds;
     let began = Instant::now();
     let mut last_checkpoint = began;
-    let (mut timed_seconds, mut timed_tokens) = (0.0, 0);
 
-    for index in 0..training.n_steps {
+    let outcome = loop {
+        if state.step == training.n_steps {
+            break Outcome::Completed;
+        }
+        let index = state.step;
         let step_began = Instant::now();
         let batch = training.batches.batch(index);
-        data_order.update(bytemuck::cast_slice::<u32, u8>(&batch.inputs));
+        data_order.update(ordered(&batch));
         let (step, fault) = match trainer.step(index, &batch, &meter) {
             Err(Error::OutOfMemory { requested, .. }) => {
-                outcome = Outcome::OutOfMemory {
+                break Outcome::OutOfMemory {
                     requested_bytes: requested,
                 };
-                break;
             }
             step => step?,
         };
-        if index >= UNTIMED_STEPS {
-            timed_seconds += step_began.elapsed().as_secs_f64();
-            timed_tokens += step.n_tokens;
+        if index >= first + UNTIMED_STEPS {
+            state.timed_seconds += step_began.elapsed().as_secs_f64();
+            state.timed_tokens += step.n_tokens;
         }
-        curves.push(step.loss_nats, step.gradient_norm);
-        on_step(step);
-
+        state.step += 1;
+        state.curves.push(step.loss_nats, step.gradient_norm);
         if !step.is_finite() {
-            skipped_steps += 1;
-            curves.faults.push(Fault {
+            state.skipped_steps += 1;
+            state.curves.faults.push(Fault {
                 step: index,
                 first: fault,
             });
         }
+        state.peak_memory = state.peak_memory.max(Some(meter.peak()));
+        state.seconds = seconds_before + began.elapsed().as_secs_f64();
+        observer.step(step)?;
+
         if let Some(cause) = stability.step(step.loss_nats, step.gradient_norm) {
-            outcome = Outcome::Diverged { step: index, cause };
-            break;
+            break Outcome::Diverged { step: index, cause };
         }
+        let interrupted = training.interrupt.requested();
         let every = training.config.checkpoint_every_seconds;
-        if index + 1 == training.n_steps || last_checkpoint.elapsed().as_secs_f64() >= every {
-            let checkpoint = Checkpoint {
-                step: index + 1,
-                curves: curves.clone(),
-            };
-            checkpoint.save(&training.checkpoint, &trainer.model, &trainer.optimiser)?;
+        if let Some(checkpoints) = training.checkpoints
+            && (interrupted
+                || state.step == training.n_steps
+                || last_checkpoint.elapsed().as_secs_f64() >= every)
+        {
+            observer.before_checkpoint()?;
+            checkpoints.save(&state, &trainer.model, &trainer.optimiser)?;
             last_checkpoint = Instant::now();
         }
-    }
+        if interrupted {
+            return Err(Error::Interrupted);
+        }
+        if let Some(seconds) = training.config.max_cell_seconds
+            && state.seconds >= seconds
+            && state.step < training.n_steps
+        {
+            break Outcome::TimedOut {
+                seconds: Finite::new(seconds).unwrap_or_default(),
+            };
+        }
+    };
     // The last update may still be queued; a device that failed says so when the weights are read.
     let _ = training.device.sync();
     Ok(Trained {
         model: trainer.model.valid(),
         outcome,
-        curves,
-        skipped_steps,
-        seconds: began.elapsed().as_secs_f64(),
-        tokens_per_second: (timed_tokens > 0).then(|| timed_tokens as f64 / timed_seconds),
-        peak_memory: meter.peak(),
-        memory_at_start: meter.at_start(),
+        tokens_per_second: (state.timed_tokens > 0)
+            .then(|| state.timed_tokens as f64 / state.timed_seconds),
+        curves: state.curves,
+        skipped_steps: state.skipped_steps,
+        seconds: seconds_before + began.elapsed().as_secs_f64(),
+        peak_memory: state
+            .peak_memory
+            .map_or(meter.peak(), |peak| peak.max(meter.peak())),
+        memory_at_start,
         data_order_sha256: format!("{:x}", data_order.finalize()),
     })
+}
+
+/// What of a batch its place in the order is hashed from.
+fn ordered(batch: &Batch) -> &[u8] {
+    bytemuck::cast_slice(&batch.inputs)
 }
 
 /// A model with its optimiser.
@@ -181,15 +254,36 @@ struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    fn new(training: &'a Training<'a>) -> Self {
+    /// At the newest undamaged checkpoint, or at the start.
+    fn start(
+        training: &'a Training<'a>,
+        observer: &mut dyn Observer,
+    ) -> Result<(Self, TrainState)> {
         let device = training.device.clone().autodiff();
-        let model = LanguageModel::new(training.shape, training.seed, &device);
-        let optimiser = optimiser::adamw(&model, training.config, optimiser::Decay::Standard);
-        Self {
+        let mut model = LanguageModel::new(training.shape, training.seed, &device);
+        let (checkpoint, damaged) = training
+            .checkpoints
+            .map_or((None, Vec::new()), CheckpointFolder::newest);
+        let goes_on = checkpoint.as_ref().map_or(0, |found| found.state.step);
+        for problem in damaged {
+            observer.message(&format!("{problem}; going on from step {goes_on}"));
+        }
+        if let Some(checkpoint) = &checkpoint {
+            model = checkpoint.weights(model)?;
+        }
+        let mut optimiser = optimiser::adamw(&model, training.config, optimiser::Decay::Standard);
+        if let Some(checkpoint) = &checkpoint {
+            optimiser = checkpoint.moments(optimiser)?;
+        }
+        let trainer = Self {
             training,
             model,
             optimiser,
-        }
+        };
+        Ok((
+            trainer,
+            checkpoint.map(|found| found.state).unwrap_or_default(),
+        ))
     }
 
     /// One optimiser step. One that is not finite changes nothing, and is looked into.

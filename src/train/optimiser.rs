@@ -6,6 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 
+use super::moments::Resumable;
 use crate::config::TrainConfig;
 
 /// Which parameters weight decay acts on.
@@ -25,12 +26,13 @@ pub fn adamw<M: Module>(module: &M, config: &TrainConfig, decay: Decay) -> Modul
             .with_beta_2(config.betas[1] as f32)
             .with_epsilon(config.epsilon as f32)
             .with_weight_decay(weight_decay as f32)
+            .build()
     };
     match decay {
-        Decay::All => with_decay(config.weight_decay).init(),
-        Decay::Standard => with_decay(0.0).init().with_group(
+        Decay::All => Resumable(with_decay(config.weight_decay)).into(),
+        Decay::Standard => ModuleOptimizer::from(Resumable(with_decay(0.0))).with_group(
             ParamGroup::from_ids(matrices(module)),
-            with_decay(config.weight_decay).build(),
+            Resumable(with_decay(config.weight_decay)),
             None,
         ),
     }

@@ -20,7 +20,7 @@ use crate::models::registry::{Architecture, ModelShape, ParameterCount, matched_
 use crate::models::weights::{self, Weight};
 use crate::models::{BatchShape, LanguageModel};
 use crate::results::{AuditCheck, AuditReport, AuditedWeights, Finding, Finite};
-use crate::train::{Checkpoint, Objective, Sequences, Training, segments, train};
+use crate::train::{CheckpointFolder, Interrupt, Objective, Sequences, Training, segments, train};
 use crate::{Error, Result};
 
 /// Optimiser steps that two processes must take alike.
@@ -112,6 +112,7 @@ impl Audit<'_> {
     pub fn hash_training(&self, shape: &ModelShape) -> Result<TrainingHashes> {
         let seq_len = self.seq_len();
         let folder = tempfile::tempdir().map_err(Error::io("create a folder in", "TMPDIR"))?;
+        let checkpoints = CheckpointFolder::new(folder.path());
         let seed = self.config.seeds.first;
         let training = Training {
             shape,
@@ -122,16 +123,20 @@ impl Audit<'_> {
             n_steps: DETERMINISM_STEPS,
             seed,
             device: &self.hardware.device,
-            checkpoint: folder.path().join("audit"),
+            checkpoints: Some(&checkpoints),
+            interrupt: &Interrupt::default(),
             memory_limit: None,
         };
-        let trained = train(&training, &mut |_| {})?;
+        let trained = train(&training, &mut ())?;
+        let (last, _) = checkpoints.newest();
+        let last =
+            last.ok_or_else(|| Error::CheckFailed("the training wrote no checkpoint".into()))?;
         Ok(TrainingHashes {
             ids_sha256: self.dataset.manifest.train.ids_sha256.clone(),
             tokenizer_sha256: self.dataset.manifest.tokenizer_sha256.clone(),
             data_order_sha256: trained.data_order_sha256,
             weights_sha256: weights::sha256(&trained.model)?,
-            moments_sha256: Checkpoint::moments_sha256(&training.checkpoint, &trained.model)?,
+            moments_sha256: last.moments_sha256()?,
         })
     }
 

@@ -169,7 +169,10 @@ fn the_grid_is_printed_without_training() {
 
 #[test]
 fn commands_and_graphs_that_do_not_exist_are_refused() {
-    assert!(refused("train").contains("unknown command 'train'; known: run, plot, data, devices"));
+    assert!(
+        refused("train")
+            .contains("unknown command 'train'; known: run, resume, replay, plot, data, devices")
+    );
     assert!(refused("plot pie --output a.svg").contains("unknown graph 'pie'"));
     refused("run --no_such_flag");
 }

@@ -3,8 +3,8 @@
 use bkbench::models::registry::Architecture;
 use bkbench::report::table::table;
 use bkbench::results::{
-    Cell, Censoring, DivergenceCause, Evaluation, Finite, Limit, ModelLimits, NO_CONTEXT, Outcome,
-    RunRecord, Summary, UsefulContext,
+    Cell, Censoring, DivergenceCause, Evaluation, FailureKind, Finite, Limit, ModelLimits,
+    NO_CONTEXT, Outcome, RunRecord, Summary, UsefulContext,
 };
 
 use crate::made_up;
@@ -68,7 +68,13 @@ fn obstacles() -> [(Outcome, Censoring); 5] {
             },
             Censoring::Skipped,
         ),
-        (Outcome::Failed { reason: words() }, Censoring::Failed),
+        (
+            Outcome::Failed {
+                failure: FailureKind::DeviceLost,
+                reason: words(),
+            },
+            Censoring::Failed,
+        ),
     ]
 }
 

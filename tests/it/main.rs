@@ -4,6 +4,7 @@
 mod architecture;
 mod audit;
 mod causal_conv;
+mod checkpoints;
 mod cli;
 mod compare;
 mod data;
@@ -18,6 +19,7 @@ mod models;
 mod non_finite;
 mod plain;
 mod plots;
+mod recovery;
 mod resnetbk_variants;
 mod resolvent_diag;
 mod resolvent_diag_bidirectional;

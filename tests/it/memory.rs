@@ -12,7 +12,7 @@ use bkbench::data::{Batches, Tokens};
 use bkbench::models::BatchShape;
 use bkbench::models::registry::{Architecture, matched_shapes};
 use bkbench::results::{Cell, Outcome, RunRecord, Warning};
-use bkbench::train::{Training, train};
+use bkbench::train::{Interrupt, Training, train};
 use bkbench::units::Bytes;
 
 use crate::support;
@@ -193,7 +193,6 @@ fn a_training_beyond_its_limit_ends_out_of_memory_with_what_it_asked_for() {
                 ..ModelConfig::default()
             };
             let ids: Vec<u32> = (0..8000).map(|i| i * i % 251).collect();
-            let folder = tempfile::tempdir().unwrap();
             let outcome = |limit| {
                 let training = Training {
                     shape: &matched_shapes(&[Architecture::Mamba], &model, 256).unwrap()[0],
@@ -208,9 +207,10 @@ fn a_training_beyond_its_limit_ends_out_of_memory_with_what_it_asked_for() {
                     seed: 42,
                     device: &support::cpu(),
                     memory_limit: limit,
-                    checkpoint: folder.path().join("cell"),
+                    checkpoints: None,
+                    interrupt: &Interrupt::default(),
                 };
-                train(&training, &mut |_| {}).unwrap()
+                train(&training, &mut ()).unwrap()
             };
             // It holds some 15 MiB: more is enough, less is not.
             let trained = outcome(Some(Bytes(24 << 20)));

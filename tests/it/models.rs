@@ -6,7 +6,7 @@ use bkbench::data::{Batches, Tokens};
 use bkbench::math::random::{Coordinate, Purpose, words};
 use bkbench::models::registry::{Architecture, ModelShape, matched_shapes};
 use bkbench::models::{BatchShape, LanguageModel, weights};
-use bkbench::train::{Training, train};
+use bkbench::train::{Interrupt, Training, train};
 use burn::tensor::Device;
 
 use crate::support;
@@ -238,7 +238,6 @@ fn the_control_is_resnetbk_without_the_mixing() {
 fn a_repeated_pattern_is_learnt_by_the_models_and_not_by_the_control() {
     let pattern = [1, 2, 1, 3, 1, 4, 5];
     let text: Vec<u32> = pattern.into_iter().cycle().take(2000).collect();
-    let folder = tempfile::tempdir().unwrap();
     for architecture in Architecture::ALL {
         let train_config = TrainConfig {
             learning_rate: 1e-2,
@@ -257,9 +256,10 @@ fn a_repeated_pattern_is_learnt_by_the_models_and_not_by_the_control() {
             seed: 42,
             device: &support::cpu(),
             memory_limit: None,
-            checkpoint: folder.path().join("cell"),
+            checkpoints: None,
+            interrupt: &Interrupt::default(),
         };
-        let trained = train(&training, &mut |_| {}).unwrap();
+        let trained = train(&training, &mut ()).unwrap();
         let losses = &trained.curves.loss_nats[580..];
         let mean = losses.iter().map(|loss| loss.unwrap().get()).sum::<f64>() / 20.0;
         if architecture == Architecture::NoMixer {

@@ -6,8 +6,7 @@ use bkbench::math::random::{Coordinate, Purpose, words};
 use bkbench::models::registry::{Architecture, ModelShape, matched_shapes};
 use bkbench::models::{BatchShape, LanguageModel, weights};
 use bkbench::results::{DivergenceCause, Outcome};
-use bkbench::train::{Checkpoint, Objective, Sequences, Trained, Training, optimiser, train};
-use burn::module::Module;
+use bkbench::train::{Interrupt, Objective, Sequences, Trained, Training, optimiser, train};
 use burn::tensor::Device;
 
 use crate::support;
@@ -37,13 +36,7 @@ fn text(n: usize) -> Tokens {
     Tokens::from_ids(&ids, 64)
 }
 
-fn run(
-    architecture: Architecture,
-    config: &TrainConfig,
-    n_steps: u64,
-    device: &Device,
-    folder: &std::path::Path,
-) -> Trained {
+fn run(architecture: Architecture, config: &TrainConfig, n_steps: u64, device: &Device) -> Trained {
     let batches = Batches::new(text(4000), SEQ_LEN, BATCH, 42).unwrap();
     let training = Training {
         shape: &shape(architecture),
@@ -58,9 +51,10 @@ fn run(
         seed: 42,
         device,
         memory_limit: None,
-        checkpoint: folder.join("cell"),
+        checkpoints: None,
+        interrupt: &Interrupt::default(),
     };
-    train(&training, &mut |_| {}).unwrap()
+    train(&training, &mut ()).unwrap()
 }
 
 fn losses(trained: &Trained) -> Vec<f64> {
@@ -77,9 +71,8 @@ fn cpu_and_wgpu_train_alike_and_a_rerun_gives_the_same_bits() {
         learning_rate: 3e-3,
         ..TrainConfig::default()
     };
-    let folder = tempfile::tempdir().unwrap();
     for architecture in Architecture::ALL {
-        let train = |device: &Device| run(architecture, &config, 8, device, folder.path());
+        let train = |device: &Device| run(architecture, &config, 8, device);
         let [cpu, wgpu] = [support::cpu(), support::wgpu()].map(|device| {
             let (first, again) = (train(&device), train(&device));
             assert_eq!(
@@ -112,9 +105,8 @@ fn every_model_learns_the_pseudo_text() {
         learning_rate: 1e-2,
         ..TrainConfig::default()
     };
-    let folder = tempfile::tempdir().unwrap();
     for architecture in Architecture::ALL {
-        let trained = run(architecture, &config, 150, &support::cpu(), folder.path());
+        let trained = run(architecture, &config, 150, &support::cpu());
         let (first, last) = (losses(&trained)[0], *losses(&trained).last().unwrap());
         // chance is ln 64 = 4.16; the rule alone explains three tokens in four
         assert!(
@@ -131,14 +123,7 @@ fn five_non_finite_steps_in_a_row_are_divergence_and_change_no_weight() {
         warmup_steps: 0,
         ..TrainConfig::default()
     };
-    let folder = tempfile::tempdir().unwrap();
-    let trained = run(
-        Architecture::Mamba,
-        &config,
-        20,
-        &support::cpu(),
-        folder.path(),
-    );
+    let trained = run(Architecture::Mamba, &config, 20, &support::cpu());
     let Outcome::Diverged { step, cause } = trained.outcome else {
         panic!("{:?}", trained.outcome);
     };
@@ -159,50 +144,13 @@ fn a_loss_that_blows_up_ends_the_training() {
         warmup_steps: 8,
         ..TrainConfig::default()
     };
-    let folder = tempfile::tempdir().unwrap();
-    let trained = run(
-        Architecture::ResNetBk,
-        &config,
-        60,
-        &support::cpu(),
-        folder.path(),
-    );
+    let trained = run(Architecture::ResNetBk, &config, 60, &support::cpu());
     let Outcome::Diverged { step, cause } = trained.outcome else {
         panic!("{:?}", trained.curves.loss_nats);
     };
     assert_eq!(cause, DivergenceCause::BlowUp);
     assert_eq!(trained.curves.loss_nats.len() as u64, step + 1);
     assert!(step > 5, "{step}: before the sixth step there is no start");
-}
-
-#[test]
-fn a_checkpoint_gives_back_weights_moments_and_step() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = TrainConfig::default();
-    let device = support::cpu();
-    let trained = run(Architecture::ResNetBk, &config, 5, &device, folder.path());
-
-    let fresh = LanguageModel::new(
-        &shape(Architecture::ResNetBk),
-        7,
-        &device.clone().autodiff(),
-    );
-    let adamw = optimiser::adamw(&fresh, &config, optimiser::Decay::Standard);
-    let path = folder.path().join("cell");
-    let (state, model, _) = Checkpoint::load(&path, fresh.clone(), adamw.clone()).unwrap();
-    assert_eq!(state.step, 5);
-    assert_eq!(state.curves, trained.curves);
-    assert_eq!(
-        weights::sha256(&model.valid()).unwrap(),
-        weights::sha256(&trained.model).unwrap()
-    );
-
-    std::fs::write(path.join("weights.safetensors"), b"short").unwrap();
-    let error = Checkpoint::load(&path, fresh, adamw)
-        .err()
-        .expect("a damaged file");
-    assert_eq!(error.exit_code(), 2, "{error}");
-    assert!(error.to_string().contains("weights.safetensors"), "{error}");
 }
 
 #[test]

@@ -1,64 +1,65 @@
 //! One cell: a training, its evaluation, and what is recorded of them.
 
-use std::fs;
-use std::path::Path;
-
-use super::Run;
+use super::{Point, Run};
 use crate::bench::{Progress, memory};
 use crate::data::Batches;
 use crate::eval::{audit, evaluate};
 use crate::models::registry::{ModelShape, ParameterCount};
 use crate::models::{BatchShape, LanguageModel, weights};
 use crate::results::{
-    AuditCheck, AuditReport, AuditedWeights, Cell, CellKey, Evaluation, Finite, LongContextMetrics,
-    Memory, MemoryLedger, Outcome, Parameters, RunRecord, RunWriter, StepLine,
+    AuditCheck, AuditReport, AuditedWeights, Cell, Evaluation, FailureKind, Finite,
+    LongContextMetrics, Memory, MemoryLedger, Outcome, Parameters, RunRecord, RunWriter, StepLine,
 };
-use crate::train::{Trained, Training, learning_rate, train};
+use crate::train::{
+    CheckpointFolder, Interrupt, Observer, Step, Trained, Training, learning_rate, train,
+};
 use crate::{Error, Result};
+
+/// What became of a cell that was begun.
+struct Ended {
+    outcome: Outcome,
+    metrics: Option<LongContextMetrics>,
+    /// The last weights, where the device lived to tell.
+    model: Option<LanguageModel>,
+}
+
+impl Ended {
+    fn without_model(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            metrics: None,
+            model: None,
+        }
+    }
+}
 
 impl Run<'_> {
     pub(super) fn cell(
         &self,
-        shape: &ModelShape,
-        seq_len: usize,
-        seed: u64,
+        point: Point<'_>,
+        id: String,
         record: &RunRecord,
         writer: &mut RunWriter,
         progress: &mut dyn Progress,
     ) -> Result<(Cell, Option<AuditReport>)> {
-        let model = shape.architecture.name();
-        let parameters = parameters(shape.parameters());
-        let n_steps = self.grid.n_steps;
-        let key = CellKey::new(
-            self.config,
-            &record.data,
-            model,
-            parameters,
+        let Point {
+            shape,
             seq_len,
             seed,
-            n_steps,
-        );
-        let id = key.id()?;
+        } = point;
+        let model = shape.architecture.name();
+        let n_steps = self.grid.n_steps;
         progress.start_cell(&format!("{model} N={seq_len} seed {seed}"), n_steps);
         let mut audit = None;
         let (outcome, metrics) = match memory::misfit(shape, seq_len, self.config, self.hardware) {
             Some(skipped) => (skipped, None),
-            None => match self.train(shape, seq_len, seed, &id, writer, progress) {
-                Ok((outcome, metrics, trained)) => {
-                    audit = self.audit_trained(shape, seed, &outcome, &trained, record)?;
-                    (outcome, Some(metrics))
+            None => {
+                let ended = self.trained(point, &id, writer, progress)?;
+                if let Some(model) = ended.model {
+                    audit = self.audit_trained(shape, seed, &ended.outcome, &model, record)?;
                 }
-                // What a device cannot do is the cell's outcome; the run goes on.
-                Err(Error::OutOfMemory { requested, .. }) => {
-                    let requested_bytes = requested;
-                    (Outcome::OutOfMemory { requested_bytes }, None)
-                }
-                Err(Error::Device { doing, reason }) => {
-                    let reason = format!("while {doing}: {reason}");
-                    (Outcome::Failed { reason }, None)
-                }
-                Err(error) => return Err(error),
-            },
+                (ended.outcome, ended.metrics)
+            }
         };
         progress.finish_cell(&describe(&outcome, metrics.as_ref()));
         let cell = Cell {
@@ -68,7 +69,7 @@ impl Run<'_> {
             seq_len,
             seed,
             n_steps,
-            parameters,
+            parameters: parameters(shape.parameters()),
             outcome,
             warnings: self.repeated_data(seq_len).into_iter().collect(),
             metrics,
@@ -101,77 +102,151 @@ impl Run<'_> {
         }))
     }
 
-    fn train(
+    /// Trains and evaluates. What a device cannot do is the cell's outcome; where it failed, it gets a second
+    /// chance from the last checkpoint.
+    fn trained(
         &self,
-        shape: &ModelShape,
-        seq_len: usize,
-        seed: u64,
+        point: Point<'_>,
         id: &str,
         writer: &mut RunWriter,
         progress: &mut dyn Progress,
-    ) -> Result<(Outcome, LongContextMetrics, LanguageModel)> {
-        let config = &self.config.train;
-        let batch = config.batch_size;
-        let training = Training {
-            shape,
-            model: &self.config.model,
-            config,
-            batches: &Batches::new(self.dataset.train.clone(), seq_len, batch, seed)?,
-            batch_shape: BatchShape { batch, seq_len },
-            n_steps: self.grid.n_steps,
-            seed,
-            device: &self.hardware.device,
-            memory_limit: self.config.device.memory_limit(),
-            checkpoint: self.checkpoints.dir.join(id),
-        };
-        let mut logged = Ok(());
-        let trained = train(&training, &mut |step| {
-            let rate = learning_rate(config, step.index, training.n_steps);
-            let line = StepLine {
-                cell: id,
-                step: step.index,
-                loss_nats: Finite::new(step.loss_nats),
-                gradient_norm: Finite::new(step.gradient_norm),
-                learning_rate: Finite::new(rate).unwrap_or_default(),
-            };
-            if logged.is_ok() {
-                logged = writer.step(&line);
+    ) -> Result<Ended> {
+        let mut failed_before = false;
+        loop {
+            match self.train(point, id, writer, progress) {
+                Ok(ended) => return Ok(ended),
+                Err(Error::OutOfMemory { requested, .. }) => {
+                    let requested_bytes = requested;
+                    return Ok(Ended::without_model(Outcome::OutOfMemory {
+                        requested_bytes,
+                    }));
+                }
+                Err(Error::Device { doing, reason }) if failed_before => {
+                    let failure = failure_kind(&reason);
+                    let reason = format!("while {doing}: {reason}");
+                    return Ok(Ended::without_model(Outcome::Failed { failure, reason }));
+                }
+                Err(Error::Device { doing, reason }) => {
+                    failed_before = true;
+                    progress.message(&format!(
+                        "the device failed while {doing} ({reason}); trying once more from the last checkpoint"
+                    ));
+                }
+                Err(error) => return Err(error),
             }
-            let n_tokens = (step.index + 1) * step.n_tokens;
-            progress.step(step.index + 1, step.loss_nats, n_tokens);
-        })?;
-        logged?;
+        }
+    }
+
+    fn train(
+        &self,
+        point: Point<'_>,
+        id: &str,
+        writer: &mut RunWriter,
+        progress: &mut dyn Progress,
+    ) -> Result<Ended> {
+        let checkpoints = self.checkpoints.of_cell(id);
+        let batches = self.batches(point)?;
+        let training = self.training(point, &batches, Some(&checkpoints), self.interrupt);
+        let mut log = Log {
+            id,
+            training: &training,
+            writer,
+            progress,
+        };
+        let trained = train(&training, &mut log)?;
         let evaluation = match trained.outcome {
-            Outcome::Completed => Some(evaluate(
-                &trained.model,
-                &self.dataset.eval,
-                self.dataset.manifest.eval.n_bytes as u64,
-                seq_len,
-                config.loss_chunk_tokens,
-            )?),
+            Outcome::Completed => Some(self.evaluate(point, &trained.model)?),
             _ => None,
         };
-        if !self.checkpoints.keep {
-            remove_checkpoint(&training.checkpoint)?;
-        }
         let unigram = self.dataset.manifest.unigram_ce_nats;
         let tensors = memory::tensors(self.hardware);
-        let estimated = memory::needs(shape, seq_len, config, tensors);
+        let estimated = memory::needs(point.shape, point.seq_len, &self.config.train, tensors);
         let metrics = metrics(&trained, evaluation, unigram, estimated)?;
-        Ok((trained.outcome, metrics, trained.model))
+        Ok(Ended {
+            outcome: trained.outcome,
+            metrics: Some(metrics),
+            model: Some(trained.model),
+        })
+    }
+
+    pub(super) fn batches(&self, point: Point<'_>) -> Result<Batches> {
+        let (tokens, batch) = (self.dataset.train.clone(), self.config.train.batch_size);
+        Batches::new(tokens, point.seq_len, batch, point.seed)
+    }
+
+    pub(super) fn training<'a>(
+        &'a self,
+        point: Point<'a>,
+        batches: &'a Batches,
+        checkpoints: Option<&'a CheckpointFolder>,
+        interrupt: &'a Interrupt,
+    ) -> Training<'a> {
+        Training {
+            shape: point.shape,
+            model: &self.config.model,
+            config: &self.config.train,
+            batches,
+            batch_shape: BatchShape {
+                batch: self.config.train.batch_size,
+                seq_len: point.seq_len,
+            },
+            n_steps: self.grid.n_steps,
+            seed: point.seed,
+            device: &self.hardware.device,
+            memory_limit: self.config.device.memory_limit(),
+            checkpoints,
+            interrupt,
+        }
+    }
+
+    pub(super) fn evaluate(&self, point: Point<'_>, model: &LanguageModel) -> Result<Evaluation> {
+        evaluate(
+            model,
+            &self.dataset.eval,
+            self.dataset.manifest.eval.n_bytes as u64,
+            point.seq_len,
+            self.config.train.loss_chunk_tokens,
+        )
     }
 }
 
-/// A cell that ended needs no checkpoint any more, nor does the folder of the last one.
-fn remove_checkpoint(folder: &Path) -> Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).map_err(Error::io("remove", folder))?;
+/// Writes and shows the steps of a cell.
+struct Log<'a> {
+    id: &'a str,
+    training: &'a Training<'a>,
+    writer: &'a mut RunWriter,
+    progress: &'a mut dyn Progress,
+}
+
+impl Observer for Log<'_> {
+    fn message(&mut self, text: &str) {
+        self.progress.message(text);
     }
-    if let Some(parent) = folder.parent() {
-        // Fails, and may, while other cells have theirs in it.
-        let _ = fs::remove_dir(parent);
+
+    fn start(&mut self, first: u64) -> Result<()> {
+        if first > 0 {
+            self.progress.continue_cell(first);
+        }
+        self.writer.forget_from(self.id, first)
     }
-    Ok(())
+
+    fn step(&mut self, step: Step) -> Result<()> {
+        let rate = learning_rate(self.training.config, step.index, self.training.n_steps);
+        self.writer.step(&StepLine {
+            cell: self.id,
+            step: step.index,
+            loss_nats: Finite::new(step.loss_nats),
+            gradient_norm: Finite::new(step.gradient_norm),
+            learning_rate: Finite::new(rate).unwrap_or_default(),
+        })?;
+        let n_tokens = (step.index + 1) * step.n_tokens;
+        self.progress.step(step.index + 1, step.loss_nats, n_tokens);
+        Ok(())
+    }
+
+    fn before_checkpoint(&mut self) -> Result<()> {
+        self.writer.sync_steps()
+    }
 }
 
 fn metrics(
@@ -205,11 +280,22 @@ fn metrics(
     })
 }
 
-fn parameters(count: ParameterCount) -> Parameters {
+pub(super) fn parameters(count: ParameterCount) -> Parameters {
     Parameters {
         total: count.total as u64,
         non_embedding: count.non_embedding as u64,
         active: count.active as u64,
+    }
+}
+
+/// What kind of failure a backend's words speak of.
+fn failure_kind(reason: &str) -> FailureKind {
+    let reason = reason.to_lowercase();
+    let lost = ["device is lost", "device lost", "device was lost"];
+    if lost.iter().any(|words| reason.contains(words)) {
+        FailureKind::DeviceLost
+    } else {
+        FailureKind::Error
     }
 }
 

@@ -2,18 +2,22 @@
 
 mod cell;
 mod grid;
+mod replay;
 mod warnings;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Progress;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::hardware::Hardware;
-use crate::results::{AuditReport, RunRecord, RunWriter};
+use crate::models::registry::ModelShape;
+use crate::results::{AuditReport, Cell, CellKey, Files, RunRecord, RunWriter};
+use crate::train::{CheckpointFolder, Interrupt};
 use crate::{Error, Result};
 
 pub use grid::{Grid, SEGMENT_LEN};
+pub use replay::{Check, Verdict};
 
 /// Where checkpoints lie, one folder a cell.
 #[derive(Debug, Clone)]
@@ -22,6 +26,29 @@ pub struct Checkpoints {
     pub dir: PathBuf,
     /// Whether the last one of a finished cell is kept.
     pub keep: bool,
+}
+
+impl Checkpoints {
+    /// Those of the run in `run`, whose record says `files`.
+    pub fn of(files: &Files, run: &Path) -> Self {
+        Self {
+            dir: files.checkpoints(run),
+            keep: files.keep_checkpoints,
+        }
+    }
+
+    /// Those of one cell.
+    fn of_cell(&self, id: &str) -> CheckpointFolder {
+        CheckpointFolder::new(self.dir.join(id))
+    }
+
+    /// Removes what a finished cell needs no more; the record holds the cell by then.
+    ///
+    /// # Errors
+    /// If a folder cannot be removed.
+    pub fn tidy(&self, cell: &Cell) -> Result<()> {
+        self.of_cell(&cell.id).keep(usize::from(self.keep))
+    }
 }
 
 /// Everything a run needs to know.
@@ -35,51 +62,100 @@ pub struct Run<'a> {
     pub hardware: &'a Hardware,
     /// What it trains and evaluates on.
     pub dataset: &'a Dataset,
-    /// What the models' audits found before the run.
-    pub audits: &'a [AuditReport],
     /// Where checkpoints go.
     pub checkpoints: &'a Checkpoints,
+    /// Ends it early.
+    pub interrupt: &'a Interrupt,
+}
+
+/// One point of the grid.
+#[derive(Debug, Clone, Copy)]
+struct Point<'a> {
+    shape: &'a ModelShape,
+    seq_len: usize,
+    seed: u64,
 }
 
 impl Run<'_> {
-    /// Trains and evaluates every cell; the record is saved after each of them.
+    /// The record of a run that is about to begin; `audits` are what was found of its models.
     ///
     /// # Errors
-    /// What stops the whole run: a folder that cannot be written, a mistake in the program. What stops
-    /// one cell is its outcome.
-    pub fn train_all(
-        &self,
-        writer: &mut RunWriter,
-        progress: &mut dyn Progress,
-    ) -> Result<RunRecord> {
+    /// If what goes into it has no JSON form.
+    pub fn record(&self, files: Files, audits: Vec<AuditReport>) -> Result<RunRecord> {
         let mut record = RunRecord::new(
             self.config.clone(),
             json(&self.hardware.fingerprint)?,
             json(&self.dataset.manifest)?,
         )?;
-        record.audits = self.audits.to_vec();
-        record.warnings = self.warnings_before();
-        for warning in &record.warnings {
-            progress.message(&format!("warning: {warning}"));
-        }
-        writer.save(&record)?;
-        for &seq_len in &self.grid.seq_lengths {
-            for &seed in &self.grid.seeds {
-                for shape in &self.grid.shapes {
-                    let (cell, audit) =
-                        self.cell(shape, seq_len, seed, &record, writer, progress)?;
-                    record
-                        .warnings
-                        .extend(audit.iter().flat_map(warnings::of_audit));
-                    record.audits.extend(audit);
-                    record.warnings.extend(warnings::nothing_learned(&cell));
-                    record.warnings.extend(warnings::memory_estimate_off(&cell));
-                    record.push(cell);
-                    writer.save(&record)?;
-                }
-            }
-        }
+        record.files = files;
+        record.warnings = self.warnings_before(&audits);
+        record.audits = audits;
         Ok(record)
+    }
+
+    /// Trains and evaluates every cell that the record does not hold yet; the record is saved after each
+    /// of them.
+    ///
+    /// # Errors
+    /// What stops the whole run: [`Error::Interrupted`], a folder that cannot be written, a mistake in the
+    /// program. What stops one cell is its outcome.
+    pub fn train_all(
+        &self,
+        record: &mut RunRecord,
+        writer: &mut RunWriter,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        for point in self.points() {
+            let id = self.id(point, &record.data)?;
+            if record.cell(&id).is_some() {
+                continue;
+            }
+            if self.interrupt.requested() {
+                return Err(Error::Interrupted);
+            }
+            let (cell, audit) = self.cell(point, id, record, writer, progress)?;
+            let found = audit.iter().flat_map(warnings::of_audit);
+            record.warnings.extend(found);
+            record.audits.extend(audit);
+            record.warnings.extend(warnings::nothing_learned(&cell));
+            record.warnings.extend(warnings::memory_estimate_off(&cell));
+            record.push(cell.clone());
+            writer.save(record)?;
+            self.checkpoints.tidy(&cell)?;
+        }
+        Ok(())
+    }
+
+    /// The grid in the order in which it runs.
+    fn points(&self) -> impl Iterator<Item = Point<'_>> {
+        let Grid {
+            shapes,
+            seq_lengths,
+            seeds,
+            ..
+        } = self.grid;
+        seq_lengths.iter().flat_map(move |&seq_len| {
+            seeds.iter().flat_map(move |&seed| {
+                shapes.iter().map(move |shape| Point {
+                    shape,
+                    seq_len,
+                    seed,
+                })
+            })
+        })
+    }
+
+    /// The name of a cell; `data` is the record's manifest.
+    fn id(&self, point: Point<'_>, data: &serde_json::Value) -> Result<String> {
+        let Point {
+            shape,
+            seq_len,
+            seed,
+        } = point;
+        let model = shape.architecture.name();
+        let parameters = cell::parameters(shape.parameters());
+        let n_steps = self.grid.n_steps;
+        CellKey::new(self.config, data, model, parameters, seq_len, seed, n_steps).id()
     }
 }
 

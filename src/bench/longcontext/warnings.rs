@@ -17,7 +17,7 @@ const ALLOCATED_ONCE: u64 = 4 << 20;
 
 impl Run<'_> {
     /// What is known before anything is trained.
-    pub(super) fn warnings_before(&self) -> Vec<Warning> {
+    pub(super) fn warnings_before(&self, audits: &[AuditReport]) -> Vec<Warning> {
         let Self { grid, hardware, .. } = *self;
         let mut warnings: Vec<Warning> = hardware
             .notes
@@ -59,7 +59,7 @@ impl Run<'_> {
                 });
             }
         }
-        warnings.extend(self.audits.iter().flat_map(of_audit));
+        warnings.extend(audits.iter().flat_map(of_audit));
         warnings
     }
 

@@ -76,6 +76,12 @@ pub struct Args {
     /// Where to keep them [default: the run's folder]
     #[arg(long, value_name = "DIR", requires = "save_checkpoints")]
     pub(super) checkpoint_dir: Option<PathBuf>,
+    /// Seconds between checkpoints; a step that takes longer is followed by one [default: 60]
+    #[arg(long, value_name = "SECONDS")]
+    checkpoint_every: Option<f64>,
+    /// End a cell whose training has taken this long, as timed out [default: no limit]
+    #[arg(long, value_name = "SECONDS")]
+    max_cell_seconds: Option<f64>,
     /// Print the grid of cells and stop
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -170,6 +176,14 @@ impl Args {
                     "budget",
                     Table::from_iter([(key.into(), integer(flag, number)?)]).into(),
                 );
+            }
+        }
+        for (key, seconds) in [
+            ("checkpoint_every_seconds", self.checkpoint_every),
+            ("max_cell_seconds", self.max_cell_seconds),
+        ] {
+            if let Some(seconds) = seconds {
+                set("train", key, seconds.into());
             }
         }
         if !self.seq_lengths.is_empty() {

@@ -6,16 +6,15 @@ use std::path::{Path, PathBuf};
 
 use super::audit;
 use super::progress::Reporter;
+use super::session::{Session, finish, on_signals};
 use crate::accounting::Tensors;
 use crate::bench::longcontext::{self, Checkpoints};
 use crate::bench::{Progress, memory};
 use crate::config::{Budget, Config};
-use crate::data::{self, Tokenizer};
-use crate::hardware::{self, DeviceChoice};
+use crate::data::Tokenizer;
+use crate::hardware::DeviceChoice;
 use crate::models::registry::{Architecture, matched_shapes};
-use crate::report::plot::stability;
-use crate::report::table::table;
-use crate::results::{GuideFile, ResultsFile, RunRecord, RunWriter, Warning};
+use crate::results::{Files, GuideFile, RunWriter, Warning};
 use crate::units::Count;
 use crate::{Error, Result};
 
@@ -27,110 +26,78 @@ const RESULTS_DIR: &str = "results";
 /// Runs a benchmark: checks everything first, then trains, records after every cell, draws, prints.
 ///
 /// # Errors
-/// Bad input, or a model that fails its audit, before anything is written; a broken device; a model that learned
-/// nothing, after everything is written.
+/// Bad input, or a model that fails its audit, before anything is written; a broken device; an interruption; a
+/// model that learned nothing, after everything is written.
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
-    let config = args.resolve()?;
+    let mut config = args.resolve()?;
     if args.dry_run {
         print!("{}", grid(&config)?);
         return Ok(());
     }
     let guide_file = args.output.as_deref().map(GuideFile::reserve).transpose()?;
     let mut progress = Reporter::new(quiet);
-    let (dir, record) = train(&config, args, &mut progress)?;
-
-    println!("{}", table(&record));
+    let session = Session::open(&config, &mut progress)?;
+    let batch_size = config.train.batch_size;
+    let adapter = session.hardware.adapter.as_ref();
+    let segment_len = session.grid.segment_len(batch_size, adapter);
+    config.train.segment_len.get_or_insert(segment_len);
+    let audits = audit::before_run(&config, &session.hardware, &session.dataset, &mut progress)?;
+    let mut writer = RunWriter::create(Path::new(RESULTS_DIR), &config)?;
+    let dir = writer.dir().to_owned();
+    progress.message(&format!(
+        "{}: {} cells, {} training tokens in all, on {}",
+        dir.display(),
+        Count(config.n_cells()),
+        Count(session.grid.n_train_tokens(batch_size)),
+        session.hardware.fingerprint.adapter
+    ));
+    let files = args.files()?;
+    let (checkpoints, interrupt) = (Checkpoints::of(&files, &dir), on_signals()?);
+    let run = session.run(&config, &checkpoints, &interrupt);
+    let mut record = run.record(files, audits)?;
     for warning in &record.warnings {
-        println!("warning: {warning}");
+        progress.message(&format!("warning: {warning}"));
     }
-    println!("results: {}", dir.display());
-    if let Some(file) = guide_file {
-        file.write(&record)?;
-    }
+    // From here on it can be resumed.
+    writer.save(&record)?;
+    run.train_all(&mut record, &mut writer, &mut progress)
+        .map_err(|error| error.stopped(&dir))?;
+    finish(&record, &dir, guide_file)?;
     // The smoke preset is a check that training works; elsewhere this is a warning like any other.
     let nothing_learned = record
         .warnings
         .iter()
         .find(|warning| matches!(warning, Warning::NothingLearned { .. }))
-        .filter(|_| args.preset.as_deref() == Some("smoke"))
-        .map(ToString::to_string);
-    draw(record, &dir)?;
+        .filter(|_| args.preset.as_deref() == Some("smoke"));
     match nothing_learned {
-        Some(text) => Err(Error::CheckFailed(text).into()),
+        Some(warning) => Err(Error::CheckFailed(warning.to_string()).into()),
         None => Ok(()),
     }
 }
 
-/// Trains every cell of the grid; returns the run's folder and its record.
-///
-/// Everything that can be wrong with the input is found before the run's folder is made.
-fn train(
-    config: &Config,
-    args: &Args,
-    progress: &mut dyn Progress,
-) -> Result<(PathBuf, RunRecord)> {
-    let choice: DeviceChoice = config.device.name.parse()?;
-    let hardware = hardware::open(&choice, config.device.require_adapter.as_deref())?;
-    let dataset = data::load(&config.data, &mut |line| progress.message(line))?;
-    let vocab_size = dataset.tokenizer.vocab_size();
-    let grid = longcontext::Grid::new(config, vocab_size, dataset.train.len())?;
-    let mut config = config.clone();
-    let segment_len = grid.segment_len(config.train.batch_size, hardware.adapter.as_ref());
-    config.train.segment_len.get_or_insert(segment_len);
-    let config = &config;
-    let audits = audit::before_run(config, &hardware, &dataset, progress)?;
-    let mut writer = RunWriter::create(Path::new(RESULTS_DIR), config)?;
-    let dir = writer.dir().to_owned();
-    let checkpoints = Checkpoints {
-        dir: match &args.checkpoint_dir {
-            Some(dir) => dir.clone(),
-            None => dir.join("checkpoints"),
-        },
-        keep: args.save_checkpoints,
-    };
-    progress.message(&format!(
-        "{}: {} cells, {} training tokens in all, on {}",
-        dir.display(),
-        grid.n_cells(),
-        Count(grid.n_train_tokens(config.train.batch_size)),
-        hardware.fingerprint.adapter
-    ));
-    let run = longcontext::Run {
-        config,
-        grid: &grid,
-        hardware: &hardware,
-        dataset: &dataset,
-        audits: &audits,
-        checkpoints: &checkpoints,
-    };
-    let record = run.train_all(&mut writer, progress)?;
-    Ok((dir, record))
-}
-
-/// Draws the graph of the benchmark into the run's folder.
-fn draw(record: RunRecord, dir: &Path) -> Result<()> {
-    let options = stability::Options {
-        seq_lengths: Vec::new(),
-        annotate_divergence: true,
-        show_confidence_intervals: true,
-    };
-    let drawing = stability::draw(&ResultsFile::Record(Box::new(record)), &options)?;
-    for name in ["stability.svg", "stability.png"] {
-        drawing.save(&dir.join(name))?;
-        println!("picture: {}", dir.join(name).display());
+impl Args {
+    fn files(&self) -> Result<Files> {
+        let absolute = |path: &Option<PathBuf>| {
+            let path = path.as_ref();
+            path.map(|path| std::path::absolute(path).map_err(Error::io("find", path)))
+                .transpose()
+        };
+        Ok(Files {
+            checkpoint_dir: absolute(&self.checkpoint_dir)?,
+            keep_checkpoints: self.save_checkpoints,
+            output: absolute(&self.output)?,
+        })
     }
-    Ok(())
 }
 
 /// The cells a configuration asks for, and the memory that each model needs for one, in words.
 fn grid(config: &Config) -> Result<String> {
     let names: Vec<&str> = config.models.names().collect();
     let lengths = &config.longcontext.seq_lengths;
-    let n_cells = ((names.len() * lengths.len()) as u64).saturating_mul(config.seeds.count);
     let head = format!(
         "{}: {} cells = {} models ({}) x {} lengths x {} seeds from {}\n",
         config.benchmark.name(),
-        Count(n_cells),
+        Count(config.n_cells()),
         names.len(),
         names.join(", "),
         lengths.len(),

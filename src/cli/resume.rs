@@ -1,0 +1,188 @@
+//! `bkbench resume`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::progress::Reporter;
+use super::session::{Session, finish, on_signals};
+use crate::bench::Progress;
+use crate::bench::longcontext::Checkpoints;
+use crate::results::{GuideFile, PROTOCOL_VERSION, RunRecord, RunWriter};
+use crate::units::Count;
+use crate::{Error, Result};
+
+/// Which run.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Folder of a run that `bkbench run` began
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Also write the results in the benchmarking guide's JSON to this new file
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Settings are those the run began with, and so must device, data and version of bkbench be. Finished cells are kept, the
+one that was cut off goes on from its last checkpoint, and the numbers are those of a run that never stopped.
+
+Examples:
+  bkbench resume results/20260101T120000Z-longcontext-1a2b3c4d";
+
+/// Trains what a run lacks, then prints and draws it; a complete one is printed and drawn only.
+///
+/// # Errors
+/// Bad input, a run that began elsewhere, or what stops `bkbench run`.
+pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
+    // Read once before anything is opened for writing, so that nothing is made in a folder that holds no run.
+    RunRecord::load(&args.run)?;
+    let mut writer = RunWriter::open(&args.run)?;
+    let mut record = RunRecord::load(&args.run)?;
+    let guide_file = guide_file(args, &mut record)?;
+
+    let mut progress = Reporter::new(quiet);
+    let n_cells = record.config.n_cells();
+    let finished = record.cells.len() as u64;
+    let checkpoints = Checkpoints::of(&record.files, writer.dir());
+    for cell in &record.cells {
+        checkpoints.tidy(cell)?;
+    }
+    let found = format!(
+        "{}: {} of {} cells are finished",
+        args.run.display(),
+        Count(finished),
+        Count(n_cells)
+    );
+    if finished == n_cells {
+        progress.message(&format!("{found}; the run is complete"));
+    } else {
+        progress.message(&format!("{found}; going on"));
+        go_on(
+            &args.run,
+            &checkpoints,
+            &mut record,
+            &mut writer,
+            &mut progress,
+        )?;
+    }
+    finish(&record, writer.dir(), guide_file)?;
+    Ok(())
+}
+
+fn go_on(
+    run: &Path,
+    checkpoints: &Checkpoints,
+    record: &mut RunRecord,
+    writer: &mut RunWriter,
+    progress: &mut dyn Progress,
+) -> Result<()> {
+    // Before the data are read: a newer version may read another text, or none.
+    agree(run, &of_program(record))?;
+    let session = Session::open(&record.config, progress)?;
+    agree(run, &of_machine(record, &session))?;
+    record.provenance.resume();
+    writer.save(record).map_err(|error| error.stopped(run))?;
+    let (config, interrupt) = (record.config.clone(), on_signals()?);
+    session
+        .run(&config, checkpoints, &interrupt)
+        .train_all(record, writer, progress)
+        .map_err(|error| error.stopped(run))
+}
+
+/// The file of this command, or else the one the run was told to write and has not written.
+fn guide_file(args: &Args, record: &mut RunRecord) -> Result<Option<GuideFile>> {
+    if let Some(path) = &args.output {
+        let file = GuideFile::reserve(path)?;
+        let absolute = std::path::absolute(path).map_err(Error::io("find", path))?;
+        record.files.output = Some(absolute);
+        return Ok(Some(file));
+    }
+    let missing = record.files.output.as_deref().filter(|path| !path.exists());
+    missing.map(GuideFile::reserve).transpose()
+}
+
+fn agree(run: &Path, differences: &[String]) -> Result<()> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::bad_input(
+        run.display().to_string(),
+        format!(
+            "cannot be resumed here, the numbers would not be those of one run: {}",
+            differences.join("; ")
+        ),
+        "resume it with the version, on the device and with the data it began with, or begin a new run",
+    ))
+}
+
+/// What of the program differs from what the record says.
+fn of_program(record: &RunRecord) -> Vec<String> {
+    let mut found = Vec::new();
+    let recorded = json!({
+        "protocol_version": record.protocol_version,
+        "bkbench_version": record.provenance.bkbench_version,
+        "config_sha256": record.config_sha256,
+    });
+    let now = json!({
+        "protocol_version": PROTOCOL_VERSION,
+        "bkbench_version": env!("CARGO_PKG_VERSION"),
+        "config_sha256": record.config.sha256().ok(),
+    });
+    differences("", &recorded, &now, &mut found);
+    found
+}
+
+/// What of the device and the data differs from what the record says.
+fn of_machine(record: &RunRecord, session: &Session) -> Vec<String> {
+    let mut found = Vec::new();
+    let hardware = json!(session.hardware.fingerprint);
+    differences("hardware", &record.hardware, &hardware, &mut found);
+    let data = json!(session.dataset.manifest);
+    differences("data", &record.data, &data, &mut found);
+    found
+}
+
+/// Names every value at which two documents differ.
+fn differences(name: &str, recorded: &Value, now: &Value, found: &mut Vec<String>) {
+    match (recorded, now) {
+        (Value::Object(recorded), Value::Object(now)) => {
+            let added = now.keys().filter(|key| !recorded.contains_key(*key));
+            for key in recorded.keys().chain(added) {
+                let name = [name, key].join(if name.is_empty() { "" } else { "." });
+                let value = |map: &serde_json::Map<String, Value>| map.get(key).cloned();
+                let (recorded, now) = (value(recorded), value(now));
+                differences(
+                    &name,
+                    &recorded.unwrap_or_default(),
+                    &now.unwrap_or_default(),
+                    found,
+                );
+            }
+        }
+        _ if recorded != now => found.push(format!("{name} was {recorded} and is {now}")),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_difference_is_named_with_both_values() {
+        let mut found = Vec::new();
+        let recorded = json!({"a": 1, "b": {"c": "x", "d": null}, "gone": 2});
+        let now = json!({"b": {"c": "y", "d": null}, "a": 1, "new": 3});
+        differences("data", &recorded, &now, &mut found);
+        assert_eq!(
+            found,
+            [
+                "data.b.c was \"x\" and is \"y\"",
+                "data.gone was 2 and is null",
+                "data.new was null and is 3"
+            ]
+        );
+    }
+}

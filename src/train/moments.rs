@@ -1,0 +1,101 @@
+//! `AdamW` whose moments can be read back on any device.
+//!
+//! burn reads the state of an optimiser onto its default device, which is a graphics adapter even where a
+//! run is on the CPU backend and the machine has none. Here it stays on the host until a step knows the device.
+
+use burn::optim::{
+    AdamW, AdamWState, AdaptiveMomentumState, LearningRate, Optimizer, RecordState, StateSink,
+    StateSource, join_path,
+};
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// burn's `AdamW` with [`Moments`] for a state; the arithmetic is burn's.
+#[derive(Clone)]
+pub(super) struct Resumable(pub(super) AdamW);
+
+/// Moments of one parameter.
+#[derive(Clone)]
+pub(super) enum Moments<const D: usize> {
+    /// In use.
+    OnDevice(Box<AdamWState<D>>),
+    /// Read from a checkpoint and not used yet.
+    OnHost {
+        /// Updates so far.
+        time: usize,
+        /// Of the gradient.
+        first: TensorData,
+        /// Of its square.
+        second: TensorData,
+    },
+}
+
+impl<const D: usize> Moments<D> {
+    fn on(self, device: &Device) -> AdamWState<D> {
+        match self {
+            Self::OnDevice(state) => *state,
+            Self::OnHost {
+                time,
+                first,
+                second,
+            } => AdamWState::new(AdaptiveMomentumState {
+                time,
+                moment_1: Tensor::from_data(first, device),
+                moment_2: Tensor::from_data(second, device),
+                max_moment_2: None,
+            }),
+        }
+    }
+}
+
+impl Optimizer for Resumable {
+    type State<const D: usize> = Moments<D>;
+
+    fn step<const D: usize>(
+        &self,
+        rate: LearningRate,
+        tensor: Tensor<D>,
+        gradient: Tensor<D>,
+        state: Option<Self::State<D>>,
+    ) -> (Tensor<D>, Option<Self::State<D>>) {
+        let state = state.map(|moments| moments.on(&gradient.device()));
+        let (tensor, state) = self.0.step(rate, tensor, gradient, state);
+        (
+            tensor,
+            state.map(|state| Moments::OnDevice(Box::new(state))),
+        )
+    }
+
+    fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
+        Moments::OnDevice(Box::new(AdamW::to_device(state.on(device), device)))
+    }
+}
+
+/// Where burn's state keeps its parts.
+const MOMENTUM: &str = "momentum";
+
+impl<const D: usize> RecordState for Moments<D> {
+    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+        match self {
+            Self::OnDevice(state) => state.state_flatten(prefix, out),
+            Self::OnHost {
+                time,
+                first,
+                second,
+            } => {
+                let prefix = join_path(prefix, MOMENTUM);
+                out.push_scalar(&prefix, "time", (*time).into());
+                out.push_tensor(&prefix, "moment_1", first.clone());
+                out.push_tensor(&prefix, "moment_2", second.clone());
+            }
+        }
+    }
+
+    fn state_unflatten(prefix: &str, source: &mut StateSource, _device: &Device) -> Option<Self> {
+        let prefix = join_path(prefix, MOMENTUM);
+        Some(Self::OnHost {
+            time: source.take_scalar(&prefix, "time")?.try_into().ok()?,
+            first: source.take_tensor(&prefix, "moment_1")?,
+            second: source.take_tensor(&prefix, "moment_2")?,
+        })
+    }
+}
