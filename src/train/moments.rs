@@ -22,10 +22,8 @@ pub(super) enum Moments<const D: usize> {
     OnHost {
         /// Updates so far.
         time: usize,
-        /// Of the gradient.
-        first: TensorData,
-        /// Of its square.
-        second: TensorData,
+        /// Of the gradient and of its square.
+        moments: Box<[TensorData; 2]>,
     },
 }
 
@@ -33,16 +31,15 @@ impl<const D: usize> Moments<D> {
     fn on(self, device: &Device) -> AdamWState<D> {
         match self {
             Self::OnDevice(state) => *state,
-            Self::OnHost {
-                time,
-                first,
-                second,
-            } => AdamWState::new(AdaptiveMomentumState {
-                time,
-                moment_1: Tensor::from_data(first, device),
-                moment_2: Tensor::from_data(second, device),
-                max_moment_2: None,
-            }),
+            Self::OnHost { time, moments } => {
+                let [moment_1, moment_2] = *moments;
+                AdamWState::new(AdaptiveMomentumState {
+                    time,
+                    moment_1: Tensor::from_data(moment_1, device),
+                    moment_2: Tensor::from_data(moment_2, device),
+                    max_moment_2: None,
+                })
+            }
         }
     }
 }
@@ -77,11 +74,8 @@ impl<const D: usize> RecordState for Moments<D> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         match self {
             Self::OnDevice(state) => state.state_flatten(prefix, out),
-            Self::OnHost {
-                time,
-                first,
-                second,
-            } => {
+            Self::OnHost { time, moments } => {
+                let [first, second] = moments.as_ref();
                 let prefix = join_path(prefix, MOMENTUM);
                 out.push_scalar(&prefix, "time", (*time).into());
                 out.push_tensor(&prefix, "moment_1", first.clone());
@@ -94,8 +88,10 @@ impl<const D: usize> RecordState for Moments<D> {
         let prefix = join_path(prefix, MOMENTUM);
         Some(Self::OnHost {
             time: source.take_scalar(&prefix, "time")?.try_into().ok()?,
-            first: source.take_tensor(&prefix, "moment_1")?,
-            second: source.take_tensor(&prefix, "moment_2")?,
+            moments: Box::new([
+                source.take_tensor(&prefix, "moment_1")?,
+                source.take_tensor(&prefix, "moment_2")?,
+            ]),
         })
     }
 }
