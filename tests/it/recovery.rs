@@ -426,8 +426,8 @@ fn with_limit(place: &Place, blocks: u64, line: &str) -> Output {
 #[test]
 fn a_full_disk_is_named_and_loses_nothing() {
     // Runs whose largest file is a checkpoint, the log, and the record.
-    let many_steps = "--steps 100";
-    let many_cells = "--steps 1 --num_seeds 40 --seq_lengths 32";
+    let many_steps = "--checkpoint_every 1000 --steps 100";
+    let many_cells = "--checkpoint_every 1000 --steps 1 --num_seeds 40 --seq_lengths 32";
     let [plain, log, record] = ["", many_steps, many_cells].map(|flags| {
         let place = Place::new();
         place.succeeds(&Place::run_line(&format!(
@@ -436,15 +436,12 @@ fn a_full_disk_is_named_and_loses_nothing() {
         place
     });
     let size = |place: &Place, file: &str| {
-        let run = place.run().unwrap();
-        let last = place.record().cells.pop().unwrap();
-        let checkpoint = run
-            .join("checkpoints")
-            .join(&last.id)
-            .join(format!("step-{}", last.n_steps));
-        let found = [run.join(file), checkpoint.join(file)];
-        let found = found.iter().find_map(|path| fs::metadata(path).ok());
-        found.unwrap_or_else(|| panic!("no {file}")).len()
+        let largest = contents(&place.run().unwrap())
+            .into_iter()
+            .filter(|(path, _)| path.ends_with(file))
+            .map(|(_, bytes)| bytes.len() as u64)
+            .max();
+        largest.unwrap_or_else(|| panic!("no {file}"))
     };
     let (weights, moments) = (
         size(&plain, "weights.safetensors"),
