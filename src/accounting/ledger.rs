@@ -147,6 +147,7 @@ fn padded(rows: usize) -> usize {
 fn state_words(shape: &ModelShape) -> usize {
     match shape.architecture {
         Architecture::Mamba => shape.d_inner() * (shape.d_conv - 1 + shape.d_state),
+        Architecture::ResNetBkPublished => 0,
         _ => 2 * shape.n_heads(),
     }
 }
@@ -155,6 +156,7 @@ fn state_words(shape: &ModelShape) -> usize {
 fn n_parameter_tensors(shape: &ModelShape) -> usize {
     let block = match shape.architecture {
         Architecture::Mamba => 9 + 2 * usize::from(shape.projection_bias),
+        Architecture::ResNetBkMh => 9 + 4 * shape.n_experts,
         _ => 7 + 4 * shape.n_experts,
     };
     2 + shape.n_layers * (1 + block)

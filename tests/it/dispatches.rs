@@ -116,6 +116,28 @@ fn a_resolvent_in_several_dispatches_keeps_its_bits() {
 }
 
 #[test]
+fn a_resolvent_from_both_sides_in_several_dispatches_keeps_its_bits() {
+    let (batch, seq, heads) = (5, 1030, 67);
+    let inputs = [
+        drawn(0, [batch, seq, heads], -2.0, 2.0),
+        drawn(1, [batch, seq, heads], 0.5, 1.0),
+        drawn(2, [batch, seq, 2 * heads], -1.0, 1.0),
+    ];
+    let shift = drawn(3, [2, heads], 1.0, 2.0);
+    rows_keep_their_bits("bidirectional", &inputs, |inputs| {
+        let [diag, coupling, d_full] = inputs;
+        let full = resolvent_diag::bidirectional::diagonal(
+            diag.clone(),
+            resolvent_diag::Coupling::Varying(coupling.clone()),
+            shift.clone(),
+            1.0,
+            resolvent_diag::bidirectional::Gradient::Exact,
+        );
+        with_gradients(full.unwrap(), d_full.detach(), [&diag, &coupling])
+    });
+}
+
+#[test]
 fn a_convolution_in_several_dispatches_keeps_its_bits() {
     let (batch, seq, channels, d_conv) = (5, 1027, 131, 4);
     let (all, state) = ([batch, seq, channels], [batch, d_conv - 1, channels]);

@@ -37,6 +37,8 @@ fn resolvent_diag_bidirectional_matches_the_oracle_on_plain_wgpu() {
         (1, 33, 4, false),
         (2, 131, 5, true),
         (2, 64, 8, true),
+        (2, 33, 67, false),
+        (1, 35, 260, true),
     ] {
         let n = batch * seq * heads;
         let single_exact = |v: f64| f64::from(v as f32);
