@@ -70,6 +70,11 @@ impl Architecture {
         }
     }
 
+    /// Whether its gradient is meant to be that of its loss; the published model's is not.
+    pub fn has_exact_gradient(self) -> bool {
+        self != Self::ResNetBkPublished
+    }
+
     /// What it carries between segments.
     pub fn carry(self) -> Carry {
         match self {

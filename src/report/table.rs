@@ -41,13 +41,26 @@ pub fn table(record: &RunRecord) -> String {
         ));
     }
     lines.push(String::new());
-    let limits = record.limits.iter();
-    let limits = limits.filter(|limits| record.is_causal(&limits.model));
-    lines.extend(aligned(LIMIT_COLUMNS, limits.map(limits_row)));
+    let (limits, others_limits): (Vec<&ModelLimits>, Vec<&ModelLimits>) = record
+        .limits
+        .iter()
+        .partition(|limits| record.is_causal(&limits.model));
+    lines.extend(aligned(LIMIT_COLUMNS, limits.into_iter().map(limits_row)));
     if !others.is_empty() {
         lines.push(String::new());
         lines.push(NOT_CAUSAL.into());
-        lines.extend(aligned(COLUMNS, others.into_iter().map(row)));
+        let incomparable = |summary: &Summary| {
+            row(&Summary {
+                against_no_context: None,
+                ..summary.clone()
+            })
+        };
+        lines.extend(aligned(COLUMNS, others.into_iter().map(incomparable)));
+        lines.push(String::new());
+        lines.extend(aligned(
+            LIMIT_COLUMNS,
+            others_limits.into_iter().map(limits_row),
+        ));
     }
     lines.join("\n") + "\n"
 }

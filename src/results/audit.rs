@@ -84,6 +84,8 @@ pub enum Finding {
         largest_error: Option<Finite>,
         /// The tensor it belongs to.
         tensor: String,
+        /// Whether the model means its gradient to be exact.
+        is_meant_exact: bool,
     },
     /// Whether two processes train to the same bits.
     Determinism {
@@ -202,8 +204,17 @@ impl Finding {
                 Some(excess) if excess >= -LEAKED_NATS => warn_if(excess > CONFIDENT_NATS),
                 _ => Verdict::Fail,
             },
-            Self::Gradient { largest_error, .. } => {
-                fail_if(largest_error.is_none_or(|error| error.get() > GRADIENT_TOLERANCE))
+            Self::Gradient {
+                largest_error,
+                is_meant_exact,
+                ..
+            } => {
+                let is_off = largest_error.is_none_or(|error| error.get() > GRADIENT_TOLERANCE);
+                if *is_meant_exact {
+                    fail_if(is_off)
+                } else {
+                    warn_if(is_off)
+                }
             }
             Self::Determinism { difference, .. } => warn_if(difference.is_some()),
             Self::EqualData { difference, .. } => fail_if(difference.is_some()),
@@ -275,12 +286,20 @@ impl fmt::Display for Finding {
                 n_tensors,
                 largest_error,
                 tensor,
-            } => write!(
-                f,
-                "gradient: {n_tensors} parameter tensors of a tiny copy, derivatives differ from differences of \
-                 the loss by {} at most, in {tensor}, allowed {GRADIENT_TOLERANCE:.0e}",
-                Scientific(*largest_error)
-            ),
+                is_meant_exact,
+            } => {
+                write!(
+                    f,
+                    "gradient: {n_tensors} parameter tensors of a tiny copy, derivatives differ from differences \
+                     of the loss by {} at most, in {tensor}, allowed {GRADIENT_TOLERANCE:.0e}",
+                    Scientific(*largest_error)
+                )?;
+                if *is_meant_exact {
+                    Ok(())
+                } else {
+                    write!(f, "; this model's gradient is not meant to be exact")
+                }
+            }
             Self::Determinism {
                 n_steps,
                 weights_sha256,

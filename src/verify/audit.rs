@@ -89,6 +89,7 @@ impl Audit<'_> {
             findings.push(audit::gradient(
                 &problem.weights,
                 &problem.gradients,
+                shape.architecture.has_exact_gradient(),
                 &loss,
             )?);
             findings.extend(self.reproduced(shape, &hashes, first)?);

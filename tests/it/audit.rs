@@ -18,8 +18,9 @@ use crate::{made_up, support};
 
 const VOCAB: usize = 47;
 const N: usize = 90;
-const CAUSAL: [Architecture; 3] = [
+const CAUSAL: [Architecture; 4] = [
     Architecture::ResNetBk,
+    Architecture::ResNetBkMh,
     Architecture::Mamba,
     Architecture::NoMixer,
 ];
@@ -86,11 +87,11 @@ fn blend(ahead: usize, share: f32) -> impl Fn(&mut [f32], usize, &[f32]) {
 
 #[test]
 fn a_leak_is_caught_with_its_offset() {
-    for ahead in [1, 3] {
+    for (ahead, offset) in [(1, -1), (3, -3)] {
         let faulty = faulty(blend(ahead, 0.3));
         let finding = causality(&faulty, VOCAB, N, 1).unwrap();
         let Leak { first_offset, .. } = leak(&finding).expect("a leak");
-        assert_eq!(first_offset, -(ahead as i64));
+        assert_eq!(first_offset, offset);
         let line = AuditCheck::from(finding).to_string();
         let expected = format!("first leaking offset -{ahead} ");
         assert!(
@@ -128,7 +129,7 @@ fn a_model_that_looks_at_the_length_of_its_input_is_caught_by_truncation_alone()
     let finding = truncation(&faulty, VOCAB, N, 1).unwrap();
     assert_eq!(verdict(finding.clone()), Verdict::Fail);
     let leak = leak(&finding).expect("a leak");
-    assert_eq!(leak.first_offset, -(N as i64 - 1), "every position moves");
+    assert_eq!(leak.first_offset, -89, "every position moves");
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn right_gradients_pass_and_one_that_is_wrong_by_one_per_cent_fails() {
 fn check_gradients(architecture: Architecture, device: &Device) {
     let problem = GradientProblem::new(architecture, device).unwrap();
     let loss = |index: usize, values: &[f64]| problem.loss(index, values);
-    let right = gradient(&problem.weights, &problem.gradients, &loss).unwrap();
+    let right = gradient(&problem.weights, &problem.gradients, true, &loss).unwrap();
     assert_eq!(
         verdict(right.clone()),
         Verdict::Pass,
@@ -213,10 +214,12 @@ fn check_gradients(architecture: Architecture, device: &Device) {
             continue;
         }
         n_judged += 1;
-        wrong.iter_mut().for_each(|g| *g *= 1.01);
+        for value in &mut wrong {
+            *value *= 1.01;
+        }
         let alone = std::slice::from_ref(&problem.weights[index]);
         let loss = |_: usize, values: &[f64]| problem.loss(index, values);
-        let finding = gradient(alone, &[wrong], &loss).unwrap();
+        let finding = gradient(alone, &[wrong], true, &loss).unwrap();
         assert_eq!(verdict(finding), Verdict::Fail, "{architecture:?}: {name}");
     }
     assert!(
@@ -231,7 +234,7 @@ fn a_gradient_that_is_missing_is_caught() {
     let loss = |index: usize, values: &[f64]| problem.loss(index, values);
     let mut none = problem.gradients.clone();
     none[0].fill(0.0);
-    let finding = gradient(&problem.weights, &none, &loss).unwrap();
+    let finding = gradient(&problem.weights, &none, true, &loss).unwrap();
     assert_eq!(verdict(finding), Verdict::Fail);
 }
 
@@ -321,6 +324,74 @@ fn the_command_prints_a_line_a_check_and_ends_with_its_exit_code() {
         output.status.code(),
         Some(2),
         "nothing to train on is bad input"
+    );
+}
+
+#[test]
+fn the_published_model_fails_with_its_first_leaking_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = "audit --model resnetbk-published --config tiny.toml --device cpu";
+    let output = audit(dir.path(), line);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stdout}");
+    for check in ["causality", "truncation"] {
+        let start = format!("fail  {check}: ");
+        let found = stdout.lines().find(|line| line.starts_with(&start));
+        let found = found.unwrap_or_else(|| panic!("{stdout}"));
+        assert!(found.contains("first leaking offset -"), "{found}");
+    }
+    assert!(stdout.contains("\nwarn  gradient: "), "{stdout}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("2 check(s) failed"), "{stderr}");
+}
+
+#[test]
+fn a_run_trains_the_published_model_and_keeps_it_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = audit(
+        dir.path(),
+        "run --config tiny.toml --model_b resnetbk-published --steps 3 --num_seeds 2 --seq_lengths 64 \
+         --device cpu --quiet --output guide.json",
+    );
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let (compared, apart) = stdout
+        .split_once("\nnot causal")
+        .expect("a table of its own");
+    assert!(!compared.contains("resnetbk-published"), "{stdout}");
+    assert!(apart.contains("resnetbk-published"), "{stdout}");
+    let folder = stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("results: "));
+    let record = RunRecord::load(&dir.path().join(folder.unwrap())).unwrap();
+    let audited: Vec<(&str, AuditedWeights, u64, bool)> = record
+        .audits
+        .iter()
+        .map(|audit| {
+            (
+                audit.model.as_str(),
+                audit.weights,
+                audit.seed,
+                audit.is_causal(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("resnetbk", AuditedWeights::Initial, 42, true),
+        ("resnetbk-published", AuditedWeights::Initial, 42, false),
+        ("resnetbk", AuditedWeights::Final, 42, true),
+        ("resnetbk-published", AuditedWeights::Final, 42, false),
+    ];
+    assert_eq!(audited, expected);
+    assert_eq!(record.cells.len(), 4, "it is trained all the same");
+    let guide = std::fs::read_to_string(dir.path().join("guide.json")).unwrap();
+    assert!(
+        guide.contains("resnetbk") && !guide.contains("published"),
+        "{guide}"
     );
 }
 
