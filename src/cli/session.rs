@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::data::{self, Dataset};
 use crate::hardware::{self, DeviceChoice, Hardware};
 use crate::report::plot::stability;
+use crate::report::recall;
 use crate::report::table::table;
 use crate::results::{GuideFile, ResultsFile, RunRecord};
 use crate::train::Interrupt;
@@ -74,6 +75,9 @@ pub(super) fn on_signals() -> Result<Interrupt> {
 /// Prints the table of a complete run, draws its graph, and writes the guide's JSON where asked.
 pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFile>) -> Result<()> {
     println!("{}", table(record));
+    if let Some(recall) = recall::table(record) {
+        println!("{recall}");
+    }
     for warning in &record.warnings {
         println!("warning: {warning}");
     }

@@ -100,12 +100,16 @@ impl ComparedModels {
 pub struct LongContextConfig {
     /// Sequence lengths, in tokens.
     pub seq_lengths: Vec<usize>,
+    /// Whether every model is also trained on the recall probe's own task, and asked over distances up to the
+    /// longest of these lengths.
+    pub recall_probe: bool,
 }
 
 impl Default for LongContextConfig {
     fn default() -> Self {
         Self {
             seq_lengths: vec![8192, 32_768, 131_072, 524_288, 1_048_576],
+            recall_probe: true,
         }
     }
 }

@@ -1,6 +1,8 @@
-//! Held-out evaluation, and the checks that a model must pass before its numbers mean anything.
+//! Held-out evaluation, probes of a trained model, and the checks that a model must pass before its numbers
+//! mean anything.
 
 pub mod audit;
 mod perplexity;
+pub mod recall;
 
-pub use perplexity::evaluate;
+pub use perplexity::{Evaluator, HeldOut};

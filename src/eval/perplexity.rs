@@ -1,54 +1,168 @@
-//! Cross-entropy of held-out text: every token scored once, in windows that start from an empty state.
+//! Cross-entropy of held-out text: every token scored once, in windows that start from an empty state and go
+//! through the model a segment at a time, so that a window of any length takes the memory of a segment.
 
 use crate::data::{Tokens, eval_windows};
 use crate::hardware::read;
 use crate::models::{BatchShape, LanguageModel};
-use crate::results::Evaluation;
+use crate::results::{Evaluation, PositionBucket, UsefulContext};
 use crate::{Error, Result};
 
 /// Windows of this many tokens together go through the model at once.
 const TOKENS_AT_ONCE: usize = 8192;
+/// Context that is left to the last quarter of a window where the state is reset before it.
+const NEAR_TOKENS: usize = 1024;
+/// Fewer windows than this have no spread.
+const MIN_WINDOWS: usize = 2;
 
-/// Scores `tokens` with the state reset every `window` tokens (window = stride). The first token of the
-/// text has no context and is not scored. `model` is without autodiff; `n_bytes` is the text's length.
-///
-/// # Errors
-/// A device that fails, or a loss that is not finite.
-pub fn evaluate(
-    model: &LanguageModel,
-    tokens: &Tokens,
-    n_bytes: u64,
-    window: usize,
-    loss_chunk_tokens: usize,
-) -> Result<Evaluation> {
-    let windows: Vec<_> = eval_windows(tokens.len(), window).collect();
-    let at_once = (TOKENS_AT_ONCE / window).max(1);
-    let (mut nll_sum_nats, mut n_tokens) = (0.0, 0);
-    // Windows are equal but for the last one, which goes alone.
-    for group in windows.chunk_by(|a, b| a.inputs.len() == b.inputs.len()) {
-        for group in group.chunks(at_once) {
-            let shape = BatchShape {
-                batch: group.len(),
-                seq_len: group[0].inputs.len(),
-            };
-            let inputs: Vec<u32> = group
-                .iter()
-                .flat_map(|w| tokens.get(w.inputs.clone()))
-                .collect();
-            let targets: Vec<u32> = group
-                .iter()
-                .flat_map(|w| tokens.get(w.targets.clone()))
-                .collect();
-            let hidden = model.infer(&inputs, shape, model.initial_states(shape.batch))?;
-            let nll = model.nll(hidden.x, &targets, loss_chunk_tokens)?;
-            let nll = read::doubles(nll, "reading the evaluation's loss")?;
-            nll_sum_nats += nll.iter().sum::<f64>();
-            n_tokens += nll.len() as u64;
+/// Held-out text under one model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeldOut {
+    /// All of it.
+    pub evaluation: Evaluation,
+    /// The same tokens by their position in the window.
+    pub nll_by_position: Vec<PositionBucket>,
+    /// The last quarters of the whole windows, with and without far context; absent for fewer than two windows, and
+    /// where less than 1,024 tokens lie before that quarter.
+    pub last_quarter: Option<UsefulContext>,
+}
+
+/// A model and how it is fed.
+#[derive(Debug, Clone, Copy)]
+pub struct Evaluator<'a> {
+    /// Without autodiff.
+    pub model: &'a LanguageModel,
+    /// Tokens of a sequence that go through the model at once; the states are carried from one segment to the next.
+    pub segment: usize,
+    /// Rows of logits that exist at once.
+    pub loss_chunk_tokens: usize,
+}
+
+impl Evaluator<'_> {
+    /// Scores `tokens` with the state reset every `window` tokens (window = stride). The first token of the
+    /// text has no context and is not scored. `n_bytes` is the text's length.
+    ///
+    /// # Errors
+    /// A device that fails, or a loss that is not finite.
+    pub fn evaluate(&self, tokens: &Tokens, n_bytes: u64, window: usize) -> Result<HeldOut> {
+        let windows: Vec<_> = eval_windows(tokens.len(), window)
+            .map(|window| window.inputs)
+            .collect();
+        let quarter = window - window / 4;
+        let mut octaves = Octaves::default();
+        let mut with_state = vec![0.0; windows.len()];
+        // Windows are equal but for the last one, which goes alone.
+        let mut first = 0;
+        for group in windows.chunk_by(|a, b| a.len() == b.len()) {
+            let starts: Vec<usize> = group.iter().map(|window| window.start).collect();
+            self.score(tokens, &starts, group[0].len(), |row, position, nll| {
+                octaves.add(position, nll);
+                if position >= quarter {
+                    with_state[first + row] += nll;
+                }
+            })?;
+            first += group.len();
         }
+        let (nll_sum_nats, n_tokens) = octaves.total();
+        let not_finite = || {
+            Error::CheckFailed(format!(
+                "the held-out loss is not finite ({nll_sum_nats} nats)"
+            ))
+        };
+
+        let whole: Vec<usize> = windows
+            .iter()
+            .filter(|inputs| inputs.len() == window)
+            .map(|inputs| inputs.start)
+            .collect();
+        let last_quarter = if whole.len() >= MIN_WINDOWS && quarter > NEAR_TOKENS {
+            let mut reset = vec![0.0; whole.len()];
+            let starts: Vec<usize> = whole.iter().map(|at| at + quarter - NEAR_TOKENS).collect();
+            let len = NEAR_TOKENS + window - quarter;
+            self.score(tokens, &starts, len, |row, position, nll| {
+                if position >= NEAR_TOKENS {
+                    reset[row] += nll;
+                }
+            })?;
+            let mean = |sums: &[f64]| -> Vec<f64> {
+                let n = (window - quarter) as f64;
+                sums.iter().map(|sum| sum / n).collect()
+            };
+            UsefulContext::of(&mean(&with_state[..whole.len()]), &mean(&reset))
+        } else {
+            None
+        };
+        Ok(HeldOut {
+            evaluation: Evaluation::new(nll_sum_nats, n_tokens, n_bytes, window)
+                .ok_or_else(not_finite)?,
+            nll_by_position: octaves.buckets(window).ok_or_else(not_finite)?,
+            last_quarter,
+        })
     }
-    Evaluation::new(nll_sum_nats, n_tokens, n_bytes, window).ok_or_else(|| {
-        Error::CheckFailed(format!(
-            "the held-out loss is not finite ({nll_sum_nats} nats)"
-        ))
-    })
+
+    /// Hands `visit` the row, the position and the loss in nats of the successor of every token of the stretches of
+    /// `len` tokens that begin at `starts`, each from an empty state.
+    fn score(
+        &self,
+        tokens: &Tokens,
+        starts: &[usize],
+        len: usize,
+        mut visit: impl FnMut(usize, usize, f64),
+    ) -> Result<()> {
+        let at_once = (TOKENS_AT_ONCE / len).max(1);
+        for (group, starts) in starts.chunks(at_once).enumerate() {
+            let batch = starts.len();
+            let mut states = self.model.initial_states(batch);
+            for first in (0..len).step_by(self.segment) {
+                let seq_len = self.segment.min(len - first);
+                let shifted = |by: usize| -> Vec<u32> {
+                    let from = |start| start + first + by;
+                    let stretches = starts
+                        .iter()
+                        .map(|&start| from(start)..from(start) + seq_len);
+                    stretches.flat_map(|stretch| tokens.get(stretch)).collect()
+                };
+                let hidden =
+                    self.model
+                        .infer(&shifted(0), BatchShape { batch, seq_len }, states)?;
+                states = hidden.states;
+                let nll = self
+                    .model
+                    .nll(hidden.x, &shifted(1), self.loss_chunk_tokens)?;
+                let nll = read::doubles(nll, "reading the evaluation's loss")?;
+                for (row, nll) in nll.chunks(seq_len).enumerate() {
+                    for (position, &nll) in (first..).zip(nll) {
+                        visit(group * at_once + row, position, nll);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sum and number of losses, by the octave of the position.
+#[derive(Debug, Default)]
+struct Octaves(Vec<(f64, u64)>);
+
+impl Octaves {
+    fn add(&mut self, position: usize, nll: f64) {
+        let octave = position.max(1).ilog2() as usize;
+        if self.0.len() <= octave {
+            self.0.resize(octave + 1, (0.0, 0));
+        }
+        let (sum, n) = &mut self.0[octave];
+        *sum += nll;
+        *n += 1;
+    }
+
+    fn total(&self) -> (f64, u64) {
+        self.0
+            .iter()
+            .fold((0.0, 0), |(sum, n), octave| (sum + octave.0, n + octave.1))
+    }
+
+    fn buckets(&self, window: usize) -> Option<Vec<PositionBucket>> {
+        let bucket = |(octave, &(sum, n))| PositionBucket::new(octave, window, sum, n);
+        self.0.iter().enumerate().map(bucket).collect()
+    }
 }

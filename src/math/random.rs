@@ -16,6 +16,8 @@ pub enum Purpose {
     Dropout = 3,
     /// Inputs of tests and benches.
     Test = 4,
+    /// Sequences of the recall probe.
+    Recall = 5,
 }
 
 /// Where a draw is used. `step` < 2^32, `layer` < 2^16, `row` < 2^24, `position` < 2^48.

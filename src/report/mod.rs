@@ -1,4 +1,5 @@
 //! Plots and reports from result files alone.
 
 pub mod plot;
+pub mod recall;
 pub mod table;

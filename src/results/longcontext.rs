@@ -36,6 +36,8 @@ pub struct LongContextMetrics {
     pub skipped_steps: u64,
     /// Held-out text under the last weights; absent where the cell did not complete.
     pub evaluation: Option<Evaluation>,
+    /// The loss of that text by the position in the window; empty where there is no evaluation.
+    pub nll_by_position: Vec<PositionBucket>,
     /// What far context is worth at the end of the held-out windows; absent where it was not measured.
     pub last_quarter: Option<UsefulContext>,
     /// Cross-entropy of the held-out text under the token frequencies of the training text (one added to
@@ -217,6 +219,34 @@ impl Evaluation {
             nll_nats: Finite::new(nll_nats)?,
             token_perplexity: Finite::new(nll_nats.exp()),
             bits_per_byte: Finite::new(nll_sum_nats / std::f64::consts::LN_2 / n_bytes as f64)?,
+        })
+    }
+}
+
+/// Held-out loss at the positions of one octave of the windows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PositionBucket {
+    /// First position, counted from 0: the number of tokens before it in the window. A power of two, but in the first
+    /// bucket, which begins at 0.
+    pub first: usize,
+    /// Last position.
+    pub last: usize,
+    /// Tokens scored there, in all windows.
+    pub n_tokens: u64,
+    /// Mean negative log-likelihood of the token that follows such a position, nats.
+    pub nll_nats: Finite,
+}
+
+impl PositionBucket {
+    /// The positions `2^octave .. 2^(octave + 1)` of windows of `window` tokens, 0 counted to the first octave;
+    /// `None` if the sum is not finite or nothing was scored.
+    pub fn new(octave: usize, window: usize, nll_sum_nats: f64, n_tokens: u64) -> Option<Self> {
+        Some(Self {
+            first: if octave == 0 { 0 } else { 1 << octave },
+            last: ((2 << octave) - 1).min(window - 1),
+            n_tokens,
+            nll_nats: Finite::new(nll_sum_nats / n_tokens as f64)?,
         })
     }
 }

@@ -12,6 +12,7 @@ mod guide;
 mod limits;
 mod longcontext;
 mod memory;
+mod recall;
 mod record;
 mod summary;
 mod warning;
@@ -24,8 +25,13 @@ pub use cell::{Cell, CellKey, DivergenceCause, FailureKind, Outcome, Parameters}
 pub use finite::Finite;
 pub use guide::{GuideEntry, GuideFile, GuideResults};
 pub use limits::{Censoring, Limit, ModelLimits, STEPS_FOR_A_CLAIM};
-pub use longcontext::{Curves, Evaluation, Fault, LongContextMetrics, NonFinite, UsefulContext};
+pub use longcontext::{
+    Curves, Evaluation, Fault, LongContextMetrics, NonFinite, PositionBucket, UsefulContext,
+};
 pub use memory::{Memory, MemoryLedger};
+pub use recall::{
+    RecallBucket, RecallKey, RecallProtocol, RecallResult, RecallVerdict, ShuffledControl,
+};
 pub use record::{
     Files, PROTOCOL_VERSION, Provenance, ResultsFile, Resumption, RunRecord, SCHEMA_VERSION,
 };

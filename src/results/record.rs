@@ -5,7 +5,10 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AuditReport, Cell, GuideResults, ModelLimits, Summary, Warning, limits, summary};
+use super::{
+    AuditReport, Cell, GuideResults, ModelLimits, RecallResult, RecallVerdict, Summary, Warning,
+    limits, summary,
+};
 use crate::config::Config;
 use crate::{Error, Result};
 
@@ -48,6 +51,10 @@ pub struct RunRecord {
     pub summaries: Vec<Summary>,
     /// The lengths each model reaches; derived from the cells.
     pub limits: Vec<ModelLimits>,
+    /// The recall probe, one entry a model and seed; empty where it did not run.
+    pub recall: Vec<RecallResult>,
+    /// Whether the probe's numbers mean anything; derived from its entries.
+    pub recall_verdict: Option<RecallVerdict>,
     /// What to know before quoting a number.
     pub warnings: Vec<Warning>,
 }
@@ -159,6 +166,8 @@ impl RunRecord {
             cells: Vec::new(),
             summaries: Vec::new(),
             limits: Vec::new(),
+            recall: Vec::new(),
+            recall_verdict: None,
             warnings: Vec::new(),
         })
     }
@@ -185,6 +194,12 @@ impl RunRecord {
     /// The cell of that identity.
     pub fn cell(&self, id: &str) -> Option<&Cell> {
         self.cells.iter().find(|cell| cell.id == id)
+    }
+
+    /// Appends an entry of the recall probe and brings the verdict up to date.
+    pub fn push_recall(&mut self, result: RecallResult) {
+        self.recall.push(result);
+        self.recall_verdict = RecallVerdict::of(&self.recall);
     }
 
     /// Reads a record from its file or from the folder of its run.

@@ -19,6 +19,7 @@ use crate::hardware::read;
 use crate::models::{
     BatchShape, BlockState, Dropout, Forward, LanguageModel, ModelSweep, Observer, StateMap,
 };
+use crate::ops::embedding;
 use crate::{Error, Result};
 
 /// What is minimised, mean cross-entropy plus the weighted load balance, and how its gradient is computed.
@@ -152,17 +153,44 @@ impl Objective {
                 None => result.gradients,
             });
         }
-        let gradients = sum.unwrap_or_default();
-        let squared = squared_norm(model, &gradients)
-            .ok_or_else(|| Error::CheckFailed("no parameter has a gradient".into()))?;
         let loss = Tensor::cat(losses, 0).sum_dim(0);
-        let pair = Tensor::cat(vec![loss, squared], 0);
-        let pair = read::doubles(pair, "reading loss and gradient norm")?;
-        Ok(Gradient {
-            loss_nats: pair[0],
-            norm: pair[1].sqrt(),
-            gradients,
-        })
+        Gradient::read(model, loss, sum.unwrap_or_default())
+    }
+
+    /// The gradient for whole sequences of which the tokens `scored` alone have a target each, given by their rows in
+    /// `[batch * seq_len]`; the loss is the mean over them.
+    ///
+    /// # Errors
+    /// As [`Objective::gradient`], and rows outside the batch.
+    pub fn gradient_of_answers(
+        &self,
+        model: &LanguageModel,
+        inputs: &[u32],
+        shape: BatchShape,
+        scored: &[u32],
+        targets: &[u32],
+    ) -> Result<Gradient> {
+        let zeros = model.initial_states(shape.batch);
+        let how = Forward {
+            shape,
+            sweep: ModelSweep::Train {
+                d_last: &zeros,
+                routed: None,
+            },
+            dropout: self.dropout,
+            observer: None,
+        };
+        let hidden = model.forward(inputs, zeros.clone(), &how)?;
+        let balance = hidden.load_balance();
+        let x = embedding::gather_rows(hidden.x, scored)?;
+        let mean = 1.0 / scored.len() as f32;
+        let loss = model.scaled_loss(x, targets, self.loss_chunk_tokens, mean)?;
+        let objective = match balance {
+            Some(term) => loss.clone() + term.mul_scalar(self.load_balance_weight),
+            None => loss.clone(),
+        };
+        let gradients = GradientsParams::from_grads(objective.backward(), model);
+        Gradient::read(model, loss.inner(), gradients)
     }
 
     /// Left to right, without a graph: the state before each segment, and where all tokens were sent.
@@ -446,6 +474,19 @@ fn add<M: Module>(module: &M, sum: GradientsParams, more: GradientsParams) -> Gr
 }
 
 impl Gradient {
+    /// Reads the mean loss, `[1]`, and the norm of `gradients` back, both at once.
+    fn read(model: &LanguageModel, loss: Tensor<1>, gradients: GradientsParams) -> Result<Self> {
+        let squared = squared_norm(model, &gradients)
+            .ok_or_else(|| Error::CheckFailed("no parameter has a gradient".into()))?;
+        let pair = Tensor::cat(vec![loss, squared], 0);
+        let pair = read::doubles(pair, "reading loss and gradient norm")?;
+        Ok(Self {
+            loss_nats: pair[0],
+            norm: pair[1].sqrt(),
+            gradients,
+        })
+    }
+
     /// The gradients, scaled down to `max_norm` where they exceed it.
     pub fn clipped<M: Module>(self, module: &M, max_norm: f64) -> GradientsParams {
         if self.norm > max_norm {

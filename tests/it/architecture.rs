@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules of one level that may use each other, in this direction only.
-const PEERS: [(&str, &str); 5] = [
+const PEERS: [(&str, &str); 6] = [
     ("accounting", "models"),
     ("error", "units"),
+    ("eval", "train"),
     ("math", "error"),
     ("results", "config"),
     ("results", "stats"),

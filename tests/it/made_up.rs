@@ -3,7 +3,7 @@
 use bkbench::config::{Budget, Config};
 use bkbench::results::{
     Cell, CellKey, Curves, DivergenceCause, Evaluation, Finite, LongContextMetrics, Memory,
-    MemoryLedger, Outcome, Parameters, RunRecord, Warning,
+    MemoryLedger, Outcome, Parameters, PositionBucket, RunRecord, Warning,
 };
 use bkbench::units::Bytes;
 use serde_json::json;
@@ -98,6 +98,7 @@ fn cell(
         skipped_steps: curves.nan_count(),
         curves,
         evaluation,
+        nll_by_position: nll_by_position(seq_len, breaks),
         last_quarter: None,
         unigram_ce_nats: Finite::new(3.05).unwrap(),
         train_seconds: Finite::new(10.0).unwrap(),
@@ -129,4 +130,14 @@ fn cell(
         warnings: Vec::new(),
         metrics: Some(metrics),
     }
+}
+
+/// Falls with the octave; absent where the evaluation is.
+fn nll_by_position(seq_len: usize, breaks: bool) -> Vec<PositionBucket> {
+    let octaves = if breaks { 0 } else { seq_len.ilog2() as usize };
+    let bucket = |octave: usize| {
+        let n_tokens = (65_536 / seq_len as u64) << octave.max(1);
+        PositionBucket::new(octave, seq_len, 2.4 * n_tokens as f64, n_tokens).unwrap()
+    };
+    (0..octaves).map(bucket).collect()
 }

@@ -19,6 +19,8 @@ n_layers = 1
 tokenizer = \"bytes\"
 [train]
 batch_size = 2
+[longcontext]
+recall_probe = false
 ";
 
 fn bkbench(dir: &Path, line: &str) -> String {
@@ -75,6 +77,8 @@ fn a_run_records_every_cell_and_a_rerun_gives_the_same_numbers() {
         // every token of the held-out text but the first
         let n_eval = first.data["eval"]["n_tokens"].as_u64().unwrap();
         assert_eq!(evaluation.n_tokens, n_eval - 1);
+        let by_position = metrics.nll_by_position.iter();
+        assert_eq!(by_position.map(|it| it.n_tokens).sum::<u64>(), n_eval - 1);
     }
     let order = |cell: &Cell| cell.metrics.as_ref().unwrap().data_order_sha256.clone();
     let resnetbk = of(&first, "resnetbk", 64, 42);

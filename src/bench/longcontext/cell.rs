@@ -3,12 +3,12 @@
 use super::{Point, Run};
 use crate::bench::{Progress, memory};
 use crate::data::Batches;
-use crate::eval::{audit, evaluate};
+use crate::eval::{Evaluator, HeldOut, audit};
 use crate::models::registry::{ModelShape, ParameterCount};
 use crate::models::{BatchShape, LanguageModel, weights};
 use crate::results::{
-    AuditCheck, AuditReport, AuditedWeights, Cell, Evaluation, FailureKind, Finite,
-    LongContextMetrics, Memory, MemoryLedger, Outcome, Parameters, RunRecord, RunWriter, StepLine,
+    AuditCheck, AuditReport, AuditedWeights, Cell, FailureKind, Finite, LongContextMetrics, Memory,
+    MemoryLedger, Outcome, Parameters, RunRecord, RunWriter, StepLine,
 };
 use crate::train::{
     CheckpointFolder, Interrupt, Observer, Step, Trained, Training, learning_rate, train,
@@ -154,14 +154,14 @@ impl Run<'_> {
             progress,
         };
         let trained = train(&training, &mut log)?;
-        let evaluation = match trained.outcome {
+        let held_out = match trained.outcome {
             Outcome::Completed => Some(self.evaluate(point, &trained.model)?),
             _ => None,
         };
         let unigram = self.dataset.manifest.unigram_ce_nats;
         let tensors = memory::tensors(self.hardware);
         let estimated = memory::needs(point.shape, point.seq_len, &self.config.train, tensors);
-        let metrics = metrics(&trained, evaluation, unigram, estimated)?;
+        let metrics = metrics(&trained, held_out, unigram, estimated)?;
         Ok(Ended {
             outcome: trained.outcome,
             metrics: Some(metrics),
@@ -199,14 +199,15 @@ impl Run<'_> {
         }
     }
 
-    pub(super) fn evaluate(&self, point: Point<'_>, model: &LanguageModel) -> Result<Evaluation> {
-        evaluate(
+    pub(super) fn evaluate(&self, point: Point<'_>, model: &LanguageModel) -> Result<HeldOut> {
+        let (config, seq_len) = (&self.config.train, point.seq_len);
+        let evaluator = Evaluator {
             model,
-            &self.dataset.eval,
-            self.dataset.manifest.eval.n_bytes as u64,
-            point.seq_len,
-            self.config.train.loss_chunk_tokens,
-        )
+            segment: point.shape.architecture.resident_len(config, seq_len),
+            loss_chunk_tokens: config.loss_chunk_tokens,
+        };
+        let n_bytes = self.dataset.manifest.eval.n_bytes as u64;
+        evaluator.evaluate(&self.dataset.eval, n_bytes, seq_len)
     }
 }
 
@@ -251,11 +252,19 @@ impl Observer for Log<'_> {
 
 fn metrics(
     trained: &Trained,
-    evaluation: Option<Evaluation>,
+    held_out: Option<HeldOut>,
     unigram_ce_nats: f64,
     estimated: MemoryLedger,
 ) -> Result<LongContextMetrics> {
     let curves = trained.curves.clone();
+    let (evaluation, nll_by_position, last_quarter) = match held_out {
+        Some(held_out) => (
+            Some(held_out.evaluation),
+            held_out.nll_by_position,
+            held_out.last_quarter,
+        ),
+        None => (None, Vec::new(), None),
+    };
     Ok(LongContextMetrics {
         final_loss_nats: curves.final_loss_nats(),
         gradient_norm_mean: curves.gradient_norm_mean(),
@@ -266,7 +275,8 @@ fn metrics(
         curves,
         skipped_steps: trained.skipped_steps,
         evaluation,
-        last_quarter: None,
+        nll_by_position,
+        last_quarter,
         unigram_ce_nats: Finite::new(unigram_ce_nats).unwrap_or_default(),
         train_seconds: Finite::new(trained.seconds).unwrap_or_default(),
         tokens_per_second: trained.tokens_per_second.and_then(Finite::new),
@@ -280,7 +290,7 @@ fn metrics(
     })
 }
 
-pub(super) fn parameters(count: ParameterCount) -> Parameters {
+pub(in crate::bench) fn parameters(count: ParameterCount) -> Parameters {
     Parameters {
         total: count.total as u64,
         non_embedding: count.non_embedding as u64,
@@ -289,7 +299,7 @@ pub(super) fn parameters(count: ParameterCount) -> Parameters {
 }
 
 /// What kind of failure a backend's words speak of.
-fn failure_kind(reason: &str) -> FailureKind {
+pub(in crate::bench) fn failure_kind(reason: &str) -> FailureKind {
     let reason = reason.to_lowercase();
     let lost = ["device is lost", "device lost", "device was lost"];
     if lost.iter().any(|words| reason.contains(words)) {

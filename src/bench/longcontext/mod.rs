@@ -16,6 +16,7 @@ use crate::results::{AuditReport, Cell, CellKey, Files, RunRecord, RunWriter};
 use crate::train::{CheckpointFolder, Interrupt};
 use crate::{Error, Result};
 
+pub(super) use cell::{failure_kind, parameters};
 pub use grid::{Grid, SEGMENT_LEN};
 pub use replay::{Check, Verdict};
 
@@ -93,8 +94,8 @@ impl Run<'_> {
         Ok(record)
     }
 
-    /// Trains and evaluates every cell that the record does not hold yet; the record is saved after each
-    /// of them.
+    /// Trains and evaluates every cell that the record does not hold yet, then probes recall; the record is
+    /// saved after each of them.
     ///
     /// # Errors
     /// What stops the whole run: [`Error::Interrupted`], a folder that cannot be written, a mistake in the
@@ -122,6 +123,9 @@ impl Run<'_> {
             record.push(cell.clone());
             writer.save(record)?;
             self.checkpoints.tidy(&cell)?;
+        }
+        if self.config.longcontext.recall_probe {
+            self.probe_recall(record, writer, progress)?;
         }
         Ok(())
     }
@@ -153,7 +157,7 @@ impl Run<'_> {
             seed,
         } = point;
         let model = shape.architecture.name();
-        let parameters = cell::parameters(shape.parameters());
+        let parameters = parameters(shape.parameters());
         let n_steps = self.grid.n_steps;
         CellKey::new(self.config, data, model, parameters, seq_len, seed, n_steps).id()
     }

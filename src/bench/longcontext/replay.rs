@@ -190,7 +190,10 @@ impl Run<'_> {
         let weights = Verdict::of_hashes(&metrics.weights_sha256, &weights::sha256(&model)?);
         let evaluation = match elsewhere {
             Some(why) => Verdict::NotCompared(why.into()),
-            None => Verdict::of(&metrics.evaluation, &Some(self.evaluate(point, &model)?)),
+            None => Verdict::of(
+                &metrics.evaluation,
+                &Some(self.evaluate(point, &model)?.evaluation),
+            ),
         };
         Ok(vec![(WEIGHTS, weights), (EVALUATION, evaluation)])
     }
