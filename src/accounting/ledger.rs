@@ -122,7 +122,10 @@ fn saved_words(shape: &ModelShape, batch: usize, segment: usize, tensors: Tensor
             let chunks = segment.div_ceil(selective_scan::CHUNK) + 1;
             n_tokens * (around + wide + selection + columns) + batch * chunks * d_state * inner
         }
-        _ => {
+        Architecture::ResNetBk
+        | Architecture::NoMixer
+        | Architecture::ResNetBkMh
+        | Architecture::ResNetBkPublished => {
             let (top_k, n_experts) = (shape.top_k, shape.n_experts);
             // Rows of the experts, padded: what they read and both sides of their nonlinearity, their token.
             let rows = padded(n_tokens * top_k) * (d + 2 * shape.expert_hidden + 1);

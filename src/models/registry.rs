@@ -113,10 +113,6 @@ impl Architecture {
 
 /// The block of any registered model.
 #[derive(Module, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a model has a few blocks, each of megabytes of weights"
-)]
 pub enum Block {
     /// `resnetbk` and its variants.
     ResNetBk(ResNetBkBlock),
@@ -272,7 +268,10 @@ pub fn matched_shapes(
     let target = size(Architecture::Mamba, 0);
     let solve = |architecture| match architecture {
         Architecture::Mamba => shape(architecture, 0),
-        _ => {
+        Architecture::ResNetBk
+        | Architecture::NoMixer
+        | Architecture::ResNetBkMh
+        | Architecture::ResNetBkPublished => {
             // The count is linear in the hidden width.
             let slope = size(architecture, 2) - size(architecture, 1);
             let fixed = size(architecture, 1) - slope;
