@@ -109,7 +109,7 @@ impl Default for LongContextConfig {
     fn default() -> Self {
         Self {
             seq_lengths: vec![8192, 32_768, 131_072, 524_288, 1_048_576],
-            recall_probe: true,
+            recall_probe: false,
         }
     }
 }
