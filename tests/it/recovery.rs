@@ -460,7 +460,12 @@ fn a_full_disk_is_named_and_loses_nothing() {
         let output = with_limit(&place, limit / 512, &line);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{limit} bytes: {said}");
-        let run = place.run().unwrap();
+        let Some(run) = place.run() else {
+            // The audit before the run trains too, and found no room for its own checkpoint.
+            let at_once = file.ends_with(".safetensors") || file.ends_with(".bpk");
+            assert!(at_once && said.contains(file), "{file}: {said}");
+            continue;
+        };
         let advice = format!(
             "free some space, then go on with: bkbench resume results/{}",
             run.file_name().unwrap().display()
