@@ -96,7 +96,13 @@ impl Run<'_> {
             &PROTOCOL,
             seed,
             &self.hardware.device,
-            &mut |step, loss| progress.step(step, loss, step * tokens_a_step),
+            &mut |step, loss| {
+                progress.step(step, loss, step * tokens_a_step);
+                if self.interrupt.requested() {
+                    return Err(Error::Interrupted);
+                }
+                Ok(())
+            },
         )?;
         result.outcome = outcome;
         if result.outcome == Outcome::Completed {

@@ -55,7 +55,8 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         Count(finished),
         Count(n_cells)
     );
-    if finished == n_cells {
+    let probed = record.recall.len() as u64 == record.config.n_probes();
+    if finished == n_cells && probed {
         progress.message(&format!("{found}; the run is complete"));
     } else {
         progress.message(&format!("{found}; going on"));

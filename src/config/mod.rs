@@ -204,6 +204,14 @@ impl Config {
         (settings as u64).saturating_mul(self.seeds.count)
     }
 
+    /// Entries of the recall probe: models and seeds multiplied, none where it is off.
+    pub fn n_probes(&self) -> u64 {
+        if !self.longcontext.recall_probe {
+            return 0;
+        }
+        (self.models.names().count() as u64).saturating_mul(self.seeds.count)
+    }
+
     /// sha256 of the canonical JSON of this configuration.
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bkbench::config::{ModelConfig, TrainConfig};
+use bkbench::Error;
+use bkbench::config::{Config, ModelConfig, TrainConfig};
 use bkbench::eval::recall::task::{
     Batch, FILLER, N_PAIRS, N_SYMBOLS, PAIRS_LEN, Pairs, VOCAB_SIZE, query_position,
 };
@@ -153,6 +154,7 @@ fn a_tiny_probe_trains_measures_and_repeats_itself() {
             let shape = shape(architecture);
             let (model, outcome) = train(&shape, &config, &TINY, seed, &device, &mut |_, loss| {
                 losses.push(loss);
+                Ok(())
             })
             .unwrap();
             assert_eq!(outcome, Outcome::Completed);
@@ -246,11 +248,39 @@ fn the_loss_of_the_answers_falls() {
     };
     let mut losses = Vec::new();
     let (shape, config) = (shape(Architecture::Mamba), ModelConfig::default());
-    let mut on_step = |_, loss| losses.push(loss);
+    let mut on_step = |_, loss| {
+        losses.push(loss);
+        Ok(())
+    };
     train(&shape, &config, &protocol, 3, &support::cpu(), &mut on_step).unwrap();
     // Answers are values, which are 64 of the 129 tokens: knowing that alone leaves ln 64.
     let tail = losses[55..].iter().sum::<f64>() / 5.0;
     assert!(tail < losses[0] - 0.4, "{losses:?}");
+}
+
+#[test]
+fn an_interrupt_ends_the_training_at_once() {
+    let (shape, config) = (shape(Architecture::Mamba), ModelConfig::default());
+    let mut n_steps = 0;
+    let mut on_step = |step, _| {
+        n_steps = step;
+        if step == 2 {
+            Err(Error::Interrupted)
+        } else {
+            Ok(())
+        }
+    };
+    let ended = train(&shape, &config, &TINY, 3, &support::cpu(), &mut on_step);
+    assert!(matches!(ended, Err(Error::Interrupted)));
+    assert_eq!(n_steps, 2, "of three");
+}
+
+#[test]
+fn a_run_is_complete_with_a_probe_for_every_model_and_seed() {
+    let mut config = Config::resolve(Some("smoke"), None, toml::Table::new()).unwrap();
+    assert_eq!(config.n_probes(), 0, "off unless asked for");
+    config.longcontext.recall_probe = true;
+    assert_eq!(config.n_probes(), 3 * 3);
 }
 
 fn result(model: &str, seed: u64, accuracy: f64, n_hits: u64) -> RecallResult {

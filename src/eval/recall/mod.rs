@@ -44,19 +44,20 @@ pub fn distances(protocol: &RecallProtocol, longest: usize) -> Vec<usize> {
 
 /// Trains a model of `shape` (whose vocabulary is the task's) from `seed`, on the cross-entropy of the answers alone:
 /// nothing else in a sequence can be predicted. Dropout is off. `device` is without autodiff, and so is the model
-/// that is returned; `on_step` hears of every step, counted from 1, and its loss.
+/// that is returned; `on_step` hears of every step, counted from 1, and its loss; its error
+/// ends the training.
 ///
 /// The first non-finite step ends the training.
 ///
 /// # Errors
-/// Another vocabulary, or a device that fails.
+/// Another vocabulary, a device that fails, or that of `on_step`.
 pub fn train(
     shape: &ModelShape,
     model: &ModelConfig,
     protocol: &RecallProtocol,
     seed: u64,
     device: &Device,
-    on_step: &mut dyn FnMut(u64, f64),
+    on_step: &mut dyn FnMut(u64, f64) -> Result<()>,
 ) -> Result<(LanguageModel, Outcome)> {
     let config = TrainConfig {
         learning_rate: protocol.learning_rate,
@@ -81,7 +82,7 @@ pub fn train(
             &batch.queries,
             &batch.answers,
         )?;
-        on_step(step + 1, gradient.loss_nats);
+        on_step(step + 1, gradient.loss_nats)?;
         if !gradient.loss_nats.is_finite() || !gradient.norm.is_finite() {
             let cause = DivergenceCause::NonFinite;
             return Ok((trained.valid(), Outcome::Diverged { step, cause }));
