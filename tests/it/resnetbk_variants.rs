@@ -107,7 +107,8 @@ fn gradient_of(model: &LanguageModel, gradient: &Gradient, name: &str) -> Option
         path: Vec<String>,
         name: &'a str,
         gradient: &'a Gradient,
-        found: Option<Option<Vec<f64>>>,
+        /// Layer by layer; none where no gradient reached it.
+        found: Vec<Option<Vec<f64>>>,
     }
     impl ModuleVisitor for Find<'_> {
         fn enter_module(&mut self, name: &str, _container: &str) {
@@ -117,9 +118,10 @@ fn gradient_of(model: &LanguageModel, gradient: &Gradient, name: &str) -> Option
             self.path.pop();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.found.is_none() && self.path.join(".").ends_with(self.name) {
+            if self.path.join(".").ends_with(self.name) {
                 let gradient = self.gradient.gradients.get::<D>(param.id);
-                self.found = Some(gradient.map(|g| read::doubles(g, "test").unwrap()));
+                self.found
+                    .push(gradient.map(|g| read::doubles(g, "test").unwrap()));
             }
         }
     }
@@ -127,10 +129,10 @@ fn gradient_of(model: &LanguageModel, gradient: &Gradient, name: &str) -> Option
         path: Vec::new(),
         name,
         gradient,
-        found: None,
+        found: Vec::new(),
     };
     model.visit(&mut find);
-    find.found.expect("a parameter of that name")
+    find.found.swap_remove(0)
 }
 
 /// Through the shifts, the potential and the output, in `f64`; the first layer is seen through the second.

@@ -1,5 +1,7 @@
 //! `ops::resolvent_diag::bidirectional` against the sequential oracle, and the oracle against dense inverses.
 
+use std::slice::from_ref;
+
 use bkbench::Error;
 use bkbench::math::oracle::resolvent_diag_bidirectional::Problem as Oracle;
 use bkbench::math::random::{Coordinate, Purpose, uniform_vec};
@@ -118,9 +120,10 @@ fn through_burn(p: &Problem, device: &Device, dtype: DType) -> Vec<Named> {
     let diag = leaf(&p.diag, p.heads).require_grad();
     let varying = leaf(&p.coupling, p.heads).require_grad();
     let shift = tensor(&p.shift, [2, p.heads], &device, dtype).require_grad();
-    let coupling = match p.constant {
-        true => Coupling::Constant(p.coupling[0] as f32),
-        false => Coupling::Varying(varying.clone()),
+    let coupling = if p.constant {
+        Coupling::Constant(p.coupling[0] as f32)
+    } else {
+        Coupling::Varying(varying.clone())
     };
     let with = |gradient| {
         let full = diagonal(
@@ -142,9 +145,10 @@ fn through_burn(p: &Problem, device: &Device, dtype: DType) -> Vec<Named> {
     let (again, published) = with(Gradient::Published);
     assert_eq!(full, values(again), "the gradient changes no output");
     assert!(varying.grad(&published).is_none() && shift.grad(&published).is_none());
-    let coupling = match p.constant {
-        true => Coupling::Constant(p.coupling[0] as f32),
-        false => Coupling::Varying(plain(&p.coupling, p.heads)),
+    let coupling = if p.constant {
+        Coupling::Constant(p.coupling[0] as f32)
+    } else {
+        Coupling::Varying(plain(&p.coupling, p.heads))
     };
     let shift_ = shift.clone().inner();
     let diag_ = plain(&p.diag, p.heads);
@@ -226,9 +230,10 @@ fn inverse(mut a: Vec<Vec<C>>) -> Vec<Vec<C>> {
         for row in (0..n).filter(|&row| row != column) {
             let factor = a[row][column];
             for matrix in [&mut a, &mut inverse] {
-                for k in 0..n {
-                    let (re, im) = times(factor, matrix[column][k]);
-                    matrix[row][k] = (matrix[row][k].0 - re, matrix[row][k].1 - im);
+                let pivot = matrix[column].clone();
+                for (x, y) in matrix[row].iter_mut().zip(pivot) {
+                    let (re, im) = times(factor, y);
+                    *x = (x.0 - re, x.1 - im);
                 }
             }
         }
@@ -408,7 +413,7 @@ fn reruns_are_bitwise_equal() {
     }
 }
 
-/// Largest |G - G_oracle| / |G_oracle|, element by element, at coupling 1 and z = i eta.
+/// Largest `|G - G_oracle| / |G_oracle|`, element by element, at coupling 1 and z = i eta.
 fn worst_error(device: &Device, eta: f64, seq: usize) -> f64 {
     let mut p = problem((1, seq, 1), eta, true);
     p.shift = vec![0.0, f64::from(eta as f32)];
@@ -464,7 +469,7 @@ fn error_over_a_million_rows_from_both_sides() {
 #[test]
 fn wrong_results_are_rejected() {
     for tensor in problem((2, 65, 3), 1.0, false).expected() {
-        let accepts = |v: Vec<f64>| misses(&[(tensor.0, v)], &[tensor.clone()], 1e-5).is_empty();
+        let accepts = |v: Vec<f64>| misses(&[(tensor.0, v)], from_ref(&tensor), 1e-5).is_empty();
         assert!(accepts(tensor.1.clone()));
         for (mutant, values) in mutants(&tensor.1) {
             assert!(!accepts(values), "{}: {mutant} passed", tensor.0);
@@ -515,7 +520,7 @@ fn what_does_not_fit_is_refused() {
     p[9] = -2.0;
     match call(Coupling::Varying(leaf(p, [2, 3, 2])), z(), 1.0) {
         Some(Error::Domain { index, value, .. }) => {
-            assert_eq!((index, value), (vec![1, 1, 1], -2.0))
+            assert_eq!((index, value), (vec![1, 1, 1], -2.0));
         }
         other => panic!("{other:?}"),
     }

@@ -43,9 +43,10 @@ fn resolvent_diag_bidirectional_matches_the_oracle_on_plain_wgpu() {
         let n = batch * seq * heads;
         let single_exact = |v: f64| f64::from(v as f32);
         let diag = normals(0, n, 1.0);
-        let coupling = match varying {
-            true => normals(1, n, 0.3).into_iter().map(f64::abs).collect(),
-            false => vec![single_exact(0.7); n],
+        let coupling = if varying {
+            normals(1, n, 0.3).into_iter().map(f64::abs).collect()
+        } else {
+            vec![single_exact(0.7); n]
         };
         let im_z = normals(2, heads, 0.3)
             .into_iter()
@@ -99,15 +100,16 @@ fn resolvent_diag_bidirectional_matches_the_oracle_on_plain_wgpu() {
                 .clone()
                 .bool("VARYING", varying)
                 .bool("FROM_LEFT", from_left);
-            let inputs = [states, &full32, &d_full32].map(|v| Buffer::Floats(v));
+            let inputs = [states, &full32, &d_full32].map(Buffer::Floats);
             let buffers = [&[coupling][..], &inputs, &out].concat();
             let kernel = &catalog::RESOLVENT_DIAG_BIDIRECTIONAL_BWD;
             launch(&p, kernel, &spec, &buffers)
         };
         // A constant coupling has no gradient: its one word stays what it was.
-        let d_coupling = match varying {
-            true => Buffer::Output(n),
-            false => Buffer::Updated(&[0.0]),
+        let d_coupling = if varying {
+            Buffer::Output(n)
+        } else {
+            Buffer::Updated(&[0.0])
         };
         let n_parts = batch * seq.div_ceil(CHUNK) * 2 * heads;
         let out = [Buffer::Output(n), d_coupling, Buffer::Output(n_parts)];
