@@ -49,7 +49,7 @@ fn bench(criterion: &mut Criterion) {
         .throughput(Throughput::Elements(ROWS as u64))
         .sample_size(20);
     group.bench_function("forward/plain", |b| {
-        b.iter(|| plain_forward(&diag, black_box(&mut g)))
+        b.iter(|| plain_forward(&diag, black_box(&mut g)));
     });
     group.bench_function("backward/plain", |b| {
         b.iter(|| plain_backward(&g, &d_g, black_box(&mut d_diag)));

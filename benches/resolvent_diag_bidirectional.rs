@@ -83,7 +83,7 @@ fn bench(criterion: &mut Criterion) {
         .throughput(Throughput::Elements(ROWS as u64))
         .sample_size(20);
     group.bench_function("forward/plain", |b| {
-        b.iter(|| plain_forward(&diag, black_box(plain.each_mut().map(Vec::as_mut_slice))))
+        b.iter(|| plain_forward(&diag, black_box(plain.each_mut().map(Vec::as_mut_slice))));
     });
     group.bench_function("backward/plain", |b| {
         b.iter(|| {

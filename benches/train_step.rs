@@ -1,5 +1,5 @@
 //! Tokens per second of one training step on the CPU backend: forward, backward, clipping and `AdamW`, at
-//! d_model 256, 6 layers, byte vocabulary.
+//! `d_model` 256, 6 layers, byte vocabulary.
 //!
 //! `cargo bench --profile dev --bench train_step`
 

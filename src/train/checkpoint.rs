@@ -261,28 +261,6 @@ impl Checkpoint {
             .map_err(|e| self.unfit(MOMENTS, format!("{e:?}")))
     }
 
-    /// sha256 of the moments, parameter by parameter in the order of the model. The file itself goes by the
-    /// parameters' identities, which every process draws anew.
-    ///
-    /// # Errors
-    /// [`Error::BadInput`] when the file cannot be read.
-    pub fn moments_sha256(&self) -> Result<String> {
-        let bad = |error| self.unfit(MOMENTS, format!("{error:?}"));
-        let bytes = BurnBytes::from_bytes_vec(self.moments.clone());
-        let reader = Reader::from_bytes(bytes).map_err(bad)?;
-        let names = reader.tensor_names();
-        let mut hash = Sha256::new();
-        for (index, id) in self.parameter_ids.iter().enumerate() {
-            // None where no gradient ever reaches the parameter.
-            let prefix = format!("{id}.");
-            for name in names.iter().filter(|name| name.starts_with(&prefix)) {
-                hash.update(format!("{index} {}\n", &name[prefix.len()..]));
-                hash.update(reader.tensor_data(name).map_err(bad)?);
-            }
-        }
-        Ok(format!("{:x}", hash.finalize()))
-    }
-
     fn unfit(&self, name: &str, problem: String) -> Error {
         Error::bad_input(
             self.folder.join(name).display().to_string(),
@@ -290,6 +268,30 @@ impl Checkpoint {
             "remove that checkpoint, or name another",
         )
     }
+}
+
+/// sha256 of the moments of `optimiser`, parameter by parameter in the order of `model`. Their own names are the
+/// parameters' identities, which every process draws anew.
+///
+/// # Errors
+/// A device that fails.
+pub fn moments_sha256(model: &LanguageModel, optimiser: &ModuleOptimizer) -> Result<String> {
+    guarded("reading moments", || {
+        let failed = |error| format!("{error:?}");
+        let reader = Reader::from_bytes(optimiser.into_bytes().map_err(|e| format!("{e:?}"))?)
+            .map_err(failed)?;
+        let names = reader.tensor_names();
+        let mut hash = Sha256::new();
+        for (index, id) in parameter_ids(model).into_iter().enumerate() {
+            // None where no gradient ever reached the parameter.
+            let prefix = format!("{id}.");
+            for name in names.iter().filter(|name| name.starts_with(&prefix)) {
+                hash.update(format!("{index} {}\n", &name[prefix.len()..]));
+                hash.update(reader.tensor_data(name).map_err(failed)?);
+            }
+        }
+        Ok(format!("{:x}", hash.finalize()))
+    })
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -185,11 +185,8 @@ impl Objective {
         let x = embedding::gather_rows(hidden.x, scored)?;
         let mean = 1.0 / scored.len() as f32;
         let loss = model.scaled_loss(x, targets, self.loss_chunk_tokens, mean)?;
-        let objective = match balance {
-            Some(term) => loss.clone() + term.mul_scalar(self.load_balance_weight),
-            None => loss.clone(),
-        };
-        let gradients = GradientsParams::from_grads(objective.backward(), model);
+        let gradients = self.with_balance(&loss, balance).backward();
+        let gradients = GradientsParams::from_grads(gradients, model);
         Gradient::read(model, loss.inner(), gradients)
     }
 
@@ -260,6 +257,14 @@ impl Objective {
         Ok(())
     }
 
+    /// What is minimised, from its two parts.
+    fn with_balance(&self, loss: &Tensor<1>, balance: Option<Tensor<1>>) -> Tensor<1> {
+        match balance {
+            Some(term) => loss.clone() + term.mul_scalar(self.load_balance_weight),
+            None => loss.clone(),
+        }
+    }
+
     fn dropout_of(&self, segment: &Segment) -> Dropout {
         Dropout {
             first_position: segment.first_position,
@@ -323,10 +328,7 @@ impl Piece<'_> {
             .forward(&self.segment.inputs, state.to_vec(), how)?;
         let balance = hidden.load_balance();
         let loss = self.loss(hidden.x)?;
-        let objective = match balance {
-            Some(term) => loss.clone() + term.mul_scalar(self.objective.load_balance_weight),
-            None => loss.clone(),
-        };
+        let objective = self.objective.with_balance(&loss, balance);
         self.sync_point("the forward pass")?;
         let gradients = objective.backward();
         Ok(PieceGradient {

@@ -9,6 +9,7 @@ pub mod optimiser;
 mod schedule;
 pub mod stability;
 
+use std::fmt;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -16,7 +17,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
-pub use checkpoint::{Checkpoint, CheckpointFolder, TrainState};
+pub use checkpoint::{Checkpoint, CheckpointFolder, TrainState, moments_sha256};
 pub use diagnosis::diagnose;
 pub use gradient::{Gradient, Objective, Sequences, segments};
 pub use interrupt::Interrupt;
@@ -82,10 +83,11 @@ impl Step {
 }
 
 /// A training that ended.
-#[derive(Debug)]
 pub struct Trained {
     /// The last weights, without autodiff.
     pub model: LanguageModel,
+    /// With the last moments.
+    pub optimiser: ModuleOptimizer,
     /// Completed, diverged, out of memory, or timed out.
     pub outcome: Outcome,
     /// Every step's values.
@@ -103,6 +105,16 @@ pub struct Trained {
     pub memory_at_start: Bytes,
     /// sha256 of the tokens in the order in which they were trained on.
     pub data_order_sha256: String,
+}
+
+impl fmt::Debug for Trained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // burn's optimiser has no such form.
+        f.debug_struct("Trained")
+            .field("outcome", &self.outcome)
+            .field("curves", &self.curves)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Hears of a training as it goes; an error it returns ends the training.
@@ -227,6 +239,7 @@ pub fn train(training: &Training<'_>, observer: &mut dyn Observer) -> Result<Tra
     let _ = training.device.sync();
     Ok(Trained {
         model: trainer.model.valid(),
+        optimiser: trainer.optimiser,
         outcome,
         tokens_per_second: (state.timed_tokens > 0)
             .then(|| state.timed_tokens as f64 / state.timed_seconds),

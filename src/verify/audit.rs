@@ -20,7 +20,7 @@ use crate::models::registry::{Architecture, ModelShape, ParameterCount, matched_
 use crate::models::weights::{self, Weight};
 use crate::models::{BatchShape, LanguageModel};
 use crate::results::{AuditCheck, AuditReport, AuditedWeights, Finding, Finite};
-use crate::train::{CheckpointFolder, Interrupt, Objective, Sequences, Training, segments, train};
+use crate::train::{Interrupt, Objective, Sequences, Training, moments_sha256, segments, train};
 use crate::{Error, Result};
 
 /// Optimiser steps that two processes must take alike.
@@ -106,38 +106,39 @@ impl Audit<'_> {
         Ok(reports)
     }
 
-    /// Takes twenty optimiser steps on sequences of the audit's length, one a step, and hashes what is left.
+    /// Takes twenty optimiser steps on sequences of the audit's length, one a step, or as many as come before it
+    /// diverges, and hashes what is left.
     ///
     /// # Errors
     /// A text that is too short, or a device that fails.
     pub fn hash_training(&self, shape: &ModelShape) -> Result<TrainingHashes> {
         let seq_len = self.seq_len();
-        let folder = tempfile::tempdir().map_err(Error::io("create a folder in", "TMPDIR"))?;
-        let checkpoints = CheckpointFolder::new(folder.path());
         let seed = self.config.seeds.first;
+        // However long it takes: two processes must stop at one step.
+        let config = TrainConfig {
+            max_cell_seconds: None,
+            ..self.config.train.clone()
+        };
         let training = Training {
             shape,
             model: &self.config.model,
-            config: &self.config.train,
+            config: &config,
             batches: &Batches::new(self.dataset.train.clone(), seq_len, 1, seed)?,
             batch_shape: BatchShape { batch: 1, seq_len },
             n_steps: DETERMINISM_STEPS,
             seed,
             device: &self.hardware.device,
-            checkpoints: Some(&checkpoints),
+            checkpoints: None,
             interrupt: &Interrupt::default(),
             memory_limit: None,
         };
         let trained = train(&training, &mut ())?;
-        let (last, _) = checkpoints.newest();
-        let last =
-            last.ok_or_else(|| Error::CheckFailed("the training wrote no checkpoint".into()))?;
         Ok(TrainingHashes {
             ids_sha256: self.dataset.manifest.train.ids_sha256.clone(),
             tokenizer_sha256: self.dataset.manifest.tokenizer_sha256.clone(),
             data_order_sha256: trained.data_order_sha256,
             weights_sha256: weights::sha256(&trained.model)?,
-            moments_sha256: last.moments_sha256()?,
+            moments_sha256: moments_sha256(&trained.model, &trained.optimiser)?,
         })
     }
 

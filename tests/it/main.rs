@@ -1,5 +1,13 @@
 //! All integration tests in one binary: one link of the whole tree.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::print_stdout,
+    reason = "seeds and measurements are for the reader of the log"
+)]
+#![allow(clippy::float_cmp, reason = "equal bits are what is asked for")]
+#![allow(clippy::match_bool, reason = "two cases side by side")]
+#![allow(clippy::single_range_in_vec_init, reason = "a sequence in one segment")]
+#![allow(clippy::type_complexity, reason = "tables of field accessors")]
 
 mod architecture;
 mod audit;

@@ -11,7 +11,7 @@ use crate::support::{self, Golden, tensor, values};
 
 /// Batch, rows, heads: one row, two, primes, a chunk (64 for short sequences) and its neighbours, several
 /// chunks, more chunks than a block of the CPU path, and heads below, at and above a vector.
-const SIZES: [(usize, usize, usize); 15] = [
+pub(crate) const SIZES: [(usize, usize, usize); 15] = [
     (1, 1, 1),
     (2, 2, 1),
     (1, 17, 1),
@@ -30,7 +30,7 @@ const SIZES: [(usize, usize, usize); 15] = [
 ];
 
 /// Im z, and what `f32` outputs and gradients may be off by there.
-const ETAS: [(f64, f64, f64); 4] = [
+pub(crate) const ETAS: [(f64, f64, f64); 4] = [
     (1.0, 1e-6, 2e-6),
     (0.3, 2e-6, 5e-6),
     (0.05, 1e-5, 3e-5),
@@ -54,7 +54,7 @@ struct Problem {
 }
 
 /// Draws between two bounds that `f32` holds exactly.
-fn between(stream: u32, n: usize, low: f64, high: f64) -> Vec<f64> {
+pub(crate) fn between(stream: u32, n: usize, low: f64, high: f64) -> Vec<f64> {
     let coordinate = Coordinate {
         row: stream,
         ..Coordinate::new(Purpose::Test)
@@ -494,7 +494,7 @@ fn awkward(kind: usize, seq: usize) -> Vec<f64> {
     }
 }
 
-/// Largest |g - g_oracle| / |g_oracle|, element by element, at coupling 1 and z = i eta.
+/// Largest `|g - g_oracle| / |g_oracle|`, element by element, at coupling 1 and z = i eta.
 fn worst_error(device: &Device, kind: usize, eta: f64, seq: usize) -> f64 {
     let mut p = problem((1, 1, 1), eta, true);
     p.seq = seq;
@@ -546,7 +546,7 @@ fn awkward_potentials_stay_within_the_bar() {
     }
 }
 
-/// The measurement of docs/resolvent_diag.md: `cargo test --test it million -- --ignored --nocapture`.
+/// The measurement of `docs/resolvent_diag.md`: `cargo test --test it million -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement of half a minute"]
 fn error_over_a_million_rows() {
@@ -564,7 +564,8 @@ fn error_over_a_million_rows() {
 fn wrong_results_are_rejected() {
     let (forward, backward) = problem((2, 65, 3), 1.0, false).expected();
     for tensor in forward.into_iter().chain(backward) {
-        let accepts = |v: Vec<f64>| misses(&[(tensor.0, v)], &[tensor.clone()], 1e-5).is_empty();
+        let accepts =
+            |v: Vec<f64>| misses(&[(tensor.0, v)], std::slice::from_ref(&tensor), 1e-5).is_empty();
         assert!(accepts(tensor.1.clone()));
         for (mutant, values) in mutants(&tensor.1) {
             assert!(!accepts(values), "{}: {mutant} passed", tensor.0);

@@ -4,40 +4,14 @@ use std::slice::from_ref;
 
 use bkbench::Error;
 use bkbench::math::oracle::resolvent_diag_bidirectional::Problem as Oracle;
-use bkbench::math::random::{Coordinate, Purpose, uniform_vec};
 use bkbench::ops::resolvent_diag::bidirectional::{Gradient, diagonal};
 use bkbench::ops::resolvent_diag::cpu::{Dims, bidirectional as cpu};
 use bkbench::ops::resolvent_diag::{Coupling, Plan};
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::compare::{Named, misses, mutants, normals};
+use crate::resolvent_diag::{ETAS, SIZES, between};
 use crate::support::{self, tensor, values};
-
-/// Batch, rows, heads: one row, two, primes, a chunk (64 for short sequences) and its neighbours, several
-/// chunks, more chunks than a block of the CPU path, and heads below, at and above a vector.
-const SIZES: [(usize, usize, usize); 13] = [
-    (1, 1, 1),
-    (2, 2, 1),
-    (1, 17, 1),
-    (3, 63, 1),
-    (2, 64, 1),
-    (1, 65, 1),
-    (2, 101, 2),
-    (1, 4099, 1),
-    (2, 2203, 3),
-    (2, 300, 8),
-    (1, 257, 16),
-    (1, 500, 33),
-    (1, 1500, 40),
-];
-
-/// Im z, and what `f32` outputs and gradients may be off by there.
-const ETAS: [(f64, f64, f64); 4] = [
-    (1.0, 1e-6, 2e-6),
-    (0.3, 2e-6, 5e-6),
-    (0.05, 1e-5, 3e-5),
-    (0.01, 3e-5, 1e-4),
-];
 
 #[derive(Clone)]
 struct Problem {
@@ -51,16 +25,6 @@ struct Problem {
     shift: Vec<f64>,
     d_full: Vec<f64>,
     eta_min: f32,
-}
-
-/// Draws between two bounds that `f32` holds exactly.
-fn between(stream: u32, n: usize, low: f64, high: f64) -> Vec<f64> {
-    let coordinate = Coordinate {
-        row: stream,
-        ..Coordinate::new(Purpose::Test)
-    };
-    let draws = uniform_vec(6, coordinate, n, low, high);
-    draws.into_iter().map(f64::from).collect()
 }
 
 fn problem((batch, seq, heads): (usize, usize, usize), eta: f64, constant: bool) -> Problem {

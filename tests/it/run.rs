@@ -159,3 +159,27 @@ fn tokenize_prints_the_count_and_the_hash_of_the_ids() {
     assert_eq!(printed["n_tokens"], text.len());
     assert_eq!(printed["ids_sha256"], format!("{:x}", Sha256::digest(ids)));
 }
+
+#[test]
+fn a_training_that_ends_early_is_an_outcome_and_no_reason_to_refuse_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("early.toml");
+    let early = |section: &str, flags: &str| {
+        std::fs::write(&config, TINY.replace("[train]", section)).unwrap();
+        let line = format!(
+            "run --config early.toml --text {TEXT} --steps 30 --num_seeds 1 --seq_lengths 64 --device cpu --quiet {flags}"
+        );
+        let stdout = bkbench(dir.path(), &line);
+        let folder = stdout.lines().find_map(|l| l.strip_prefix("results: "));
+        RunRecord::load(&dir.path().join(folder.unwrap())).unwrap()
+    };
+    let diverging = early("[train]\nlearning_rate = 1e30\nwarmup_steps = 0\n", "");
+    for cell in &diverging.cells {
+        assert_eq!(cell.outcome.name(), "diverged", "{cell:?}");
+    }
+    let limited = early("[train]", "--max_cell_seconds 0.001");
+    for cell in &limited.cells {
+        assert_eq!(cell.outcome.name(), "timed_out", "{cell:?}");
+    }
+    assert_eq!((diverging.cells.len(), limited.cells.len()), (2, 2));
+}

@@ -51,15 +51,15 @@ impl Run<'_> {
         let n_steps = self.grid.n_steps;
         progress.start_cell(&format!("{model} N={seq_len} seed {seed}"), n_steps);
         let mut audit = None;
-        let (outcome, metrics) = match memory::misfit(shape, seq_len, self.config, self.hardware) {
-            Some(skipped) => (skipped, None),
-            None => {
-                let ended = self.trained(point, &id, writer, progress)?;
-                if let Some(model) = ended.model {
-                    audit = self.audit_trained(shape, seed, &ended.outcome, &model, record)?;
-                }
-                (ended.outcome, ended.metrics)
+        let misfit = memory::misfit(shape, seq_len, self.config, self.hardware);
+        let (outcome, metrics) = if let Some(skipped) = misfit {
+            (skipped, None)
+        } else {
+            let ended = self.trained(point, &id, writer, progress)?;
+            if let Some(model) = ended.model {
+                audit = self.audit_trained(shape, seed, &ended.outcome, &model, record)?;
             }
+            (ended.outcome, ended.metrics)
         };
         progress.finish_cell(&describe(&outcome, metrics.as_ref()));
         let cell = Cell {

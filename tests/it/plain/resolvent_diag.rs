@@ -31,7 +31,6 @@ impl Case<'_> {
 
     /// A launch with one invocation an item, its buffers being some inputs and some outputs.
     fn launch(
-        &self,
         kernel: &Kernel,
         spec: &Spec,
         items: usize,
@@ -59,7 +58,7 @@ impl Case<'_> {
             let chunks = batch * n_chunks * heads;
             let buffers = [diag, coupling, shift, Buffer::Output(8 * chunks)];
             let kernel = &catalog::RESOLVENT_DIAG_FWD_REDUCE;
-            let maps = self.launch(
+            let maps = Self::launch(
                 kernel,
                 &self.spec(),
                 chunks,
@@ -71,7 +70,7 @@ impl Case<'_> {
                 &catalog::RESOLVENT_DIAG_FWD_SPINE,
                 Spec::new().u32("WG_SIZE", WG_SIZE),
             );
-            self.launch(
+            Self::launch(
                 kernel,
                 &spec,
                 batch * heads,
@@ -95,7 +94,7 @@ impl Case<'_> {
             Buffer::Output(batch * seq * 2 * heads),
         ];
         let params = [batch, seq, columns, CHUNK, warm_up, n_carried];
-        self.launch(
+        Self::launch(
             kernel,
             &self.spec(),
             batch * n_chunks * columns,
@@ -115,7 +114,7 @@ impl Case<'_> {
         let ends = if carried {
             let buffers = [coupling, g, d_g, Buffer::Output(4 * chunks)];
             let kernel = &catalog::RESOLVENT_DIAG_BWD_REDUCE;
-            let maps = self.launch(
+            let maps = Self::launch(
                 kernel,
                 &self.spec(),
                 chunks,
@@ -128,7 +127,7 @@ impl Case<'_> {
                 &catalog::RESOLVENT_DIAG_BWD_SPINE,
                 Spec::new().u32("WG_SIZE", WG_SIZE),
             );
-            self.launch(
+            Self::launch(
                 kernel,
                 &spec,
                 batch * heads,
@@ -161,7 +160,7 @@ impl Case<'_> {
         let warm_up = if carried { 0 } else { WARM_UP };
         let spec = self.spec().bool("CARRIED", carried);
         let params = [batch, seq, heads, CHUNK, warm_up];
-        let out = self.launch(
+        let out = Self::launch(
             &catalog::RESOLVENT_DIAG_BWD,
             &spec,
             chunks,
