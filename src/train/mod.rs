@@ -1,4 +1,4 @@
-//! The training loop: whole sequences, seeded, one readback a step.
+//! The training loop: seeded, sequences whole or in segments, checkpoints from which it goes on.
 
 mod checkpoint;
 mod diagnosis;
