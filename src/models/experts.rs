@@ -1,10 +1,10 @@
 //! Mixture of experts: a linear router, small two-layer experts, only the chosen ones run.
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Tensor, TensorData};
 
+use super::linear::Linear;
 use super::registry::{Architecture, ModelShape};
 use super::{Initialiser, Pass, Routing, Sweep};
 use crate::hardware::read;

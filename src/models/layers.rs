@@ -1,9 +1,9 @@
 //! What the blocks are made of: seeded initialisation, normalisation, dropout.
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::linear::Linear;
 use crate::math::random::{Coordinate, Purpose, normal_vec, uniform_vec, words};
 
 /// Draws the initial weights of one layer on the host, so that every device starts from equal bits.

@@ -1,10 +1,10 @@
 //! The official Mamba-1 block (Gu & Dao 2023; state-spaces/mamba): ZOH for A, Euler for B.
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
+use super::linear::Linear;
 use super::registry::ModelShape;
 use super::{BlockOutput, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
 use crate::ops::causal_conv::{self, Activation};

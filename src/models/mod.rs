@@ -6,6 +6,7 @@
 mod experts;
 pub mod language_model;
 mod layers;
+mod linear;
 pub mod mamba;
 pub mod registry;
 pub mod resnetbk;

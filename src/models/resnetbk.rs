@@ -4,11 +4,11 @@
 //! back: the resolvent decays by at least e^(-2 asinh(1/2)) a step.
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
 use burn::tensor::activation::softplus;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::experts::Experts;
+use super::linear::Linear;
 use super::registry::{Architecture, ModelShape};
 use super::{BlockOutput, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
 use crate::ops::resolvent_diag::bidirectional::{self, Gradient};
