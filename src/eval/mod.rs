@@ -2,7 +2,9 @@
 //! mean anything.
 
 pub mod audit;
+mod kernel_error;
 mod perplexity;
 pub mod recall;
 
+pub use kernel_error::kernel_errors;
 pub use perplexity::{Evaluator, HeldOut};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finite, Memory};
+use super::{Finite, KernelError, Memory};
 use crate::stats::{self, Estimate};
 
 /// Part of the steps, at the end, over which the final loss is the mean.
@@ -40,6 +40,9 @@ pub struct LongContextMetrics {
     pub nll_by_position: Vec<PositionBucket>,
     /// What far context is worth at the end of the held-out windows; absent where it was not measured.
     pub last_quarter: Option<UsefulContext>,
+    /// The kernels against the oracle on the trained model's own tensors, over one training window; empty
+    /// where the cell did not complete, and for a model without kernels.
+    pub kernel_errors: Vec<KernelError>,
     /// Cross-entropy of the held-out text under the token frequencies of the training text (one added to
     /// every count), nats per token: what is reached without any context.
     pub unigram_ce_nats: Finite,

@@ -9,6 +9,7 @@ mod audit;
 mod cell;
 mod finite;
 mod guide;
+mod kernel_error;
 mod limits;
 mod longcontext;
 mod memory;
@@ -24,6 +25,7 @@ pub use audit::{
 pub use cell::{Cell, CellKey, DivergenceCause, FailureKind, Outcome, Parameters};
 pub use finite::Finite;
 pub use guide::{GuideEntry, GuideFile, GuideResults};
+pub use kernel_error::KernelError;
 pub use limits::{Censoring, Limit, ModelLimits, STEPS_FOR_A_CLAIM};
 pub use longcontext::{
     Curves, Evaluation, Fault, LongContextMetrics, NonFinite, PositionBucket, UsefulContext,

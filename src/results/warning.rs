@@ -64,6 +64,25 @@ pub enum Warning {
         /// What it was seen to hold.
         measured: Bytes,
     },
+    /// A kernel is much further from the oracle than at the shortest length, on a trained model's own tensors.
+    KernelDrift {
+        /// The model.
+        model: String,
+        /// Sequence length, in tokens.
+        seq_len: usize,
+        /// The seed.
+        seed: u64,
+        /// The operation.
+        operation: String,
+        /// The layer, counted from 1.
+        layer: usize,
+        /// Largest error over the largest value; absent where it is not finite.
+        error: Option<Finite>,
+        /// The shortest length tried.
+        shortest_len: usize,
+        /// The error there; absent where it is not finite.
+        error_at_shortest: Option<Finite>,
+    },
     /// The logits of a model depend on later tokens: it has seen its targets.
     NotCausal {
         /// The model.
@@ -134,6 +153,29 @@ impl fmt::Display for Warning {
                 "{model} at length {seq_len}, seed {seed}, held {measured} and was estimated to need {estimated}; \
                  trust the measured value"
             ),
+            Self::KernelDrift {
+                model,
+                seq_len,
+                seed,
+                operation,
+                layer,
+                error,
+                shortest_len,
+                error_at_shortest,
+            } => {
+                let words = |error: &Option<Finite>| {
+                    error.map_or("not finite".to_owned(), |error| {
+                        format!("{:.1e}", error.get())
+                    })
+                };
+                write!(
+                    f,
+                    "{operation} in layer {layer} of {model} at length {seq_len}, seed {seed}, is off by {} ({} at \
+                     length {shortest_len}): do not trust this length; run `bkbench verify` on this device",
+                    words(error),
+                    words(error_at_shortest)
+                )
+            }
             Self::NotCausal {
                 model,
                 first_leaking_offset,

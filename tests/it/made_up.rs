@@ -100,6 +100,7 @@ fn cell(
         evaluation,
         nll_by_position: nll_by_position(seq_len, breaks),
         last_quarter: None,
+        kernel_errors: Vec::new(),
         unigram_ce_nats: Finite::new(3.05).unwrap(),
         train_seconds: Finite::new(10.0).unwrap(),
         tokens_per_second: Finite::new(100.0),

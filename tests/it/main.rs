@@ -20,6 +20,7 @@ mod dispatches;
 mod embedding;
 mod evaluation;
 mod hardware;
+mod kernel_error;
 mod limits;
 mod linear_cross_entropy;
 mod made_up;

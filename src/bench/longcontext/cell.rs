@@ -3,12 +3,12 @@
 use super::{Point, Run};
 use crate::bench::{Progress, memory};
 use crate::data::Batches;
-use crate::eval::{Evaluator, HeldOut, audit};
+use crate::eval::{Evaluator, HeldOut, audit, kernel_errors};
 use crate::models::registry::{ModelShape, ParameterCount};
 use crate::models::{BatchShape, LanguageModel, weights};
 use crate::results::{
-    AuditCheck, AuditReport, AuditedWeights, Cell, FailureKind, Finite, LongContextMetrics, Memory,
-    MemoryLedger, Outcome, Parameters, RunRecord, RunWriter, StepLine,
+    AuditCheck, AuditReport, AuditedWeights, Cell, FailureKind, Finite, KernelError,
+    LongContextMetrics, Memory, MemoryLedger, Outcome, Parameters, RunRecord, RunWriter, StepLine,
 };
 use crate::train::{
     CheckpointFolder, Interrupt, Observer, Step, Trained, Training, learning_rate, train,
@@ -154,14 +154,17 @@ impl Run<'_> {
             progress,
         };
         let trained = train(&training, &mut log)?;
-        let held_out = match trained.outcome {
-            Outcome::Completed => Some(self.evaluate(point, &trained.model)?),
-            _ => None,
+        let (held_out, kernel_errors) = match trained.outcome {
+            Outcome::Completed => (
+                Some(self.evaluate(point, &trained.model)?),
+                self.kernel_errors(point, &trained.model)?,
+            ),
+            _ => (None, Vec::new()),
         };
         let unigram = self.dataset.manifest.unigram_ce_nats;
         let tensors = memory::tensors(self.hardware);
         let estimated = memory::needs(point.shape, point.seq_len, &self.config.train, tensors);
-        let metrics = metrics(&trained, held_out, unigram, estimated)?;
+        let metrics = metrics(&trained, held_out, kernel_errors, unigram, estimated)?;
         Ok(Ended {
             outcome: trained.outcome,
             metrics: Some(metrics),
@@ -209,6 +212,17 @@ impl Run<'_> {
         let n_bytes = self.dataset.manifest.eval.n_bytes as u64;
         evaluator.evaluate(&self.dataset.eval, n_bytes, seq_len)
     }
+
+    /// On the first window of the training text, which no cell is too long for.
+    pub(super) fn kernel_errors(
+        &self,
+        point: Point<'_>,
+        model: &LanguageModel,
+    ) -> Result<Vec<KernelError>> {
+        let Point { shape, seq_len, .. } = point;
+        let segment = shape.architecture.resident_len(&self.config.train, seq_len);
+        kernel_errors(model, &self.dataset.train.get(0..seq_len), segment)
+    }
 }
 
 /// Writes and shows the steps of a cell.
@@ -253,6 +267,7 @@ impl Observer for Log<'_> {
 fn metrics(
     trained: &Trained,
     held_out: Option<HeldOut>,
+    kernel_errors: Vec<KernelError>,
     unigram_ce_nats: f64,
     estimated: MemoryLedger,
 ) -> Result<LongContextMetrics> {
@@ -277,6 +292,7 @@ fn metrics(
         evaluation,
         nll_by_position,
         last_quarter,
+        kernel_errors,
         unigram_ce_nats: Finite::new(unigram_ce_nats).unwrap_or_default(),
         train_seconds: Finite::new(trained.seconds).unwrap_or_default(),
         tokens_per_second: trained.tokens_per_second.and_then(Finite::new),

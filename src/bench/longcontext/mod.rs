@@ -121,6 +121,8 @@ impl Run<'_> {
             record.warnings.extend(warnings::nothing_learned(&cell));
             record.warnings.extend(warnings::memory_estimate_off(&cell));
             record.push(cell.clone());
+            let drift = warnings::kernel_drift(&cell, &record.cells);
+            record.warnings.extend(drift);
             writer.save(record)?;
             self.checkpoints.tidy(&cell)?;
         }
