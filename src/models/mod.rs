@@ -8,8 +8,11 @@ pub mod language_model;
 mod layers;
 mod linear;
 pub mod mamba;
+pub mod published;
 pub mod registry;
 pub mod resnetbk;
+pub mod safetensors;
+pub mod stored;
 pub mod weights;
 
 use burn::module::Module;
