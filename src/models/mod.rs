@@ -5,6 +5,7 @@
 
 pub mod checkpoint;
 mod experts;
+pub mod generation;
 pub mod language_model;
 mod layers;
 mod linear;

@@ -19,6 +19,7 @@ mod data;
 mod dispatches;
 mod embedding;
 mod evaluation;
+mod generation;
 mod hardware;
 mod limits;
 mod linear_cross_entropy;
