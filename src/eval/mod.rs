@@ -5,4 +5,4 @@ pub mod audit;
 mod perplexity;
 pub mod recall;
 
-pub use perplexity::{Evaluator, HeldOut};
+pub use perplexity::{Evaluator, HeldOut, windows_at_once};
