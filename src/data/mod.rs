@@ -2,6 +2,7 @@
 
 mod batches;
 mod cache;
+mod stream;
 mod text;
 mod tokenizer;
 mod tokens;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use batches::{Batch, Batches, EvalWindow, eval_windows};
 pub use cache::cache_dir;
+pub use stream::TextStream;
 pub use text::{EMBEDDED, read_utf8};
 pub use tokenizer::Tokenizer;
 pub use tokens::Tokens;

@@ -7,4 +7,4 @@ mod perplexity;
 pub mod recall;
 
 pub use kernel_error::kernel_errors;
-pub use perplexity::{Evaluator, HeldOut};
+pub use perplexity::{Evaluator, HeldOut, windows_at_once};

@@ -14,6 +14,11 @@ const NEAR_TOKENS: usize = 1024;
 /// Fewer windows than this have no spread.
 const MIN_WINDOWS: usize = 2;
 
+/// How many windows of `len` tokens go through the model at once.
+pub fn windows_at_once(len: usize) -> usize {
+    (TOKENS_AT_ONCE / len).max(1)
+}
+
 /// Held-out text under one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeldOut {
@@ -108,7 +113,7 @@ impl Evaluator<'_> {
         len: usize,
         mut visit: impl FnMut(usize, usize, f64),
     ) -> Result<()> {
-        let at_once = (TOKENS_AT_ONCE / len).max(1);
+        let at_once = windows_at_once(len);
         for (group, starts) in starts.chunks(at_once).enumerate() {
             let batch = starts.len();
             let mut states = self.model.initial_states(batch);

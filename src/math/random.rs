@@ -18,6 +18,8 @@ pub enum Purpose {
     Test = 4,
     /// Sequences of the recall probe.
     Recall = 5,
+    /// Tokens of a text that a model writes.
+    Sampling = 6,
 }
 
 /// Where a draw is used. `step` < 2^32, `layer` < 2^16, `row` < 2^24, `position` < 2^48.

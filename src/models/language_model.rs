@@ -128,14 +128,24 @@ impl Hidden {
 impl LanguageModel {
     /// Draws the weights of `shape` from `seed`, equal on every device.
     pub fn new(shape: &ModelShape, seed: u64, device: &Device) -> Self {
-        let mut init = Initialiser::new(seed, 0, device);
+        Self::drawn_by(shape, |layer| Initialiser::new(seed, layer, device))
+    }
+
+    /// A model of `shape` that is nothing yet: its weights come from elsewhere, and none is drawn.
+    pub fn blank(shape: &ModelShape, device: &Device) -> Self {
+        Self::drawn_by(shape, |_| Initialiser::blank(device))
+    }
+
+    /// `init_of` draws the weights of a layer (from 1; 0 for what lies outside the blocks).
+    fn drawn_by<'a>(shape: &ModelShape, init_of: impl Fn(u16) -> Initialiser<'a>) -> Self {
+        let mut init = init_of(0);
         let table = [shape.vocab_size, shape.d_model];
         let embedding = init.normal(table, 0.02);
         let head = (!shape.tied_head).then(|| init.normal(table, 0.02));
         let layers = (1..=shape.n_layers as u16)
             .map(|layer| Layer {
                 norm: init.rms_norm(shape.d_model),
-                block: Block::new(shape, layer, seed, device),
+                block: Block::new(shape, &mut init_of(layer)),
             })
             .collect();
         Self {

@@ -11,7 +11,8 @@ use crate::math::random::{Coordinate, Purpose, normal_vec, uniform_vec, words};
 /// Each parameter takes the next stream of numbers: the order of the calls is part of the model.
 #[derive(Debug)]
 pub struct Initialiser<'a> {
-    seed: u64,
+    /// None where every draw is 0.
+    seed: Option<u64>,
     layer: u16,
     n_drawn: u32,
     device: &'a Device,
@@ -21,8 +22,18 @@ impl<'a> Initialiser<'a> {
     /// Streams of `layer` (0 for what lies outside the blocks, from 1 for the blocks).
     pub fn new(seed: u64, layer: u16, device: &'a Device) -> Self {
         Self {
-            seed,
+            seed: Some(seed),
             layer,
+            n_drawn: 0,
+            device,
+        }
+    }
+
+    /// Draws nothing but 0, for weights that come from elsewhere.
+    pub fn blank(device: &'a Device) -> Self {
+        Self {
+            seed: None,
+            layer: 0,
             n_drawn: 0,
             device,
         }
@@ -41,20 +52,28 @@ impl<'a> Initialiser<'a> {
     /// Uniform in (-bound, bound).
     pub fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f64) -> Param<Tensor<D>> {
         let n = shape.iter().product();
-        let values = uniform_vec(self.seed, self.stream(), n, -bound, bound);
+        let values = self.draws(n, -bound, bound);
         self.values(shape, values)
     }
 
     /// Normal with mean 0.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
         let n = shape.iter().product();
-        let values = normal_vec(self.seed, self.stream(), n, std);
+        let stream = self.stream();
+        let values = match self.seed {
+            Some(seed) => normal_vec(seed, stream, n, std),
+            None => vec![0.0; n],
+        };
         self.values(shape, values)
     }
 
     /// `n` uniform numbers in (low, high), for parameters that transform them.
     pub fn draws(&mut self, n: usize, low: f64, high: f64) -> Vec<f32> {
-        uniform_vec(self.seed, self.stream(), n, low, high)
+        let stream = self.stream();
+        match self.seed {
+            Some(seed) => uniform_vec(seed, stream, n, low, high),
+            None => vec![0.0; n],
+        }
     }
 
     /// The given values, row-major.

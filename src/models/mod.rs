@@ -3,13 +3,18 @@
 //!
 //! A model is one file with one [`SequenceBlock`]; [`registry`] gives it its name.
 
+pub mod checkpoint;
 mod experts;
+pub mod generation;
 pub mod language_model;
 mod layers;
 mod linear;
 pub mod mamba;
+pub mod published;
 pub mod registry;
 pub mod resnetbk;
+pub mod safetensors;
+pub mod stored;
 pub mod weights;
 
 use burn::module::Module;

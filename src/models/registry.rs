@@ -137,11 +137,9 @@ impl SequenceBlock for Block {
 }
 
 impl Block {
-    /// The block of `shape`'s model for one layer (from 1).
-    pub fn new(shape: &ModelShape, layer: u16, seed: u64, device: &Device) -> Self {
-        shape
-            .architecture
-            .block(&mut Initialiser::new(seed, layer, device), shape)
+    /// The block of `shape`'s model for the layer whose weights `init` draws.
+    pub fn new(shape: &ModelShape, init: &mut Initialiser<'_>) -> Self {
+        shape.architecture.block(init, shape)
     }
 }
 

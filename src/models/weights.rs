@@ -58,6 +58,30 @@ pub fn named<M: Module>(module: &M) -> Result<Vec<Weight>> {
     reader.weights
 }
 
+/// Names and shapes of all parameters in the order of the module.
+pub fn shapes<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
+    #[derive(Default)]
+    struct Reader {
+        path: Vec<String>,
+        shapes: Vec<(String, Vec<usize>)>,
+    }
+    impl ModuleVisitor for Reader {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let shape = param.dims().to_vec();
+            self.shapes.push((self.path.join("."), shape));
+        }
+    }
+    let mut reader = Reader::default();
+    module.visit(&mut reader);
+    reader.shapes
+}
+
 /// sha256 over names, shapes and the little-endian bits of all parameters.
 ///
 /// # Errors

@@ -15,18 +15,17 @@ use sha2::{Digest, Sha256};
 
 use crate::config::canonical_sha256;
 use crate::hardware::read::guarded;
-use crate::models::LanguageModel;
+use crate::models::checkpoint::{DESCRIPTION, Description, STEP_PREFIX, WEIGHTS, steps};
+use crate::models::safetensors::Safetensors;
+use crate::models::{LanguageModel, stored};
 use crate::results::{Curves, sync_folder};
 use crate::units::Bytes;
 use crate::{Error, Result};
 
-const WEIGHTS: &str = "weights.safetensors";
 const MOMENTS: &str = "moments.bpk";
 const STATE: &str = "state.json";
 /// Folder of a checkpoint that is being written.
 const UNFINISHED: &str = "unfinished";
-/// A checkpoint's folder is this and the number of steps taken.
-const PREFIX: &str = "step-";
 /// Checkpoints that are there while a training goes on: should the newest be damaged, one is left.
 const KEPT: usize = 2;
 
@@ -57,7 +56,7 @@ struct Contents {
     state: TrainState,
     /// Identities under which the moments are kept, in the order of the model's parameters.
     parameter_ids: Vec<u64>,
-    /// sha256 of the other files.
+    /// sha256 of weights and moments.
     files: BTreeMap<String, String>,
 }
 
@@ -84,17 +83,33 @@ pub struct Checkpoint {
 /// A new one is written beside the old ones, synced, and only then gets its name; older ones are
 /// removed after that. Whenever the process ends, the newest folder with such a name is whole.
 #[derive(Debug, Clone)]
-pub struct CheckpointFolder(PathBuf);
+pub struct CheckpointFolder {
+    path: PathBuf,
+    description: Option<Description>,
+}
 
 impl CheckpointFolder {
     /// The checkpoints in `folder`, which need not exist yet.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self(folder.into())
+        Self {
+            path: folder.into(),
+            description: None,
+        }
+    }
+
+    /// The same folder, with `description` beside the weights of each checkpoint to come: whoever finds them there
+    /// ([`load`](crate::models::checkpoint::load)) knows of what model they are.
+    #[must_use]
+    pub fn describing(self, description: Description) -> Self {
+        Self {
+            description: Some(description),
+            ..self
+        }
     }
 
     /// Where they are.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Writes a checkpoint. The newest one so far stays, older ones go.
@@ -108,7 +123,7 @@ impl CheckpointFolder {
         model: &LanguageModel,
         optimiser: &ModuleOptimizer,
     ) -> Result<()> {
-        let unfinished = self.0.join(UNFINISHED);
+        let unfinished = self.path.join(UNFINISHED);
         remove(&unfinished)?;
         fs::create_dir_all(&unfinished).map_err(Error::io("create", &unfinished))?;
 
@@ -124,13 +139,22 @@ impl CheckpointFolder {
         let moments = guarded("reading moments for a checkpoint", || {
             optimiser.into_bytes().map_err(|e| format!("{e:?}"))
         })?;
-        let files = [(WEIGHTS, weights.as_slice()), (MOMENTS, &moments)];
+        let weights_sha256 = sha256(&weights);
+        let description = self
+            .description
+            .as_ref()
+            .map(|model| model.to_json(state.step, weights_sha256.clone()))
+            .transpose()?;
+        let files = [
+            (WEIGHTS, weights.as_slice(), weights_sha256),
+            (MOMENTS, &moments, sha256(&moments)),
+        ];
         let contents = Contents {
             state: state.clone(),
             parameter_ids: parameter_ids(model),
             files: files
                 .iter()
-                .map(|(name, bytes)| ((*name).to_owned(), sha256(bytes)))
+                .map(|(name, _, sha256)| ((*name).to_owned(), sha256.clone()))
                 .collect(),
         };
         let state_file = StateFile {
@@ -140,23 +164,29 @@ impl CheckpointFolder {
         let path = unfinished.join(STATE);
         let text = serde_json::to_vec(&state_file)
             .map_err(|error| Error::io("write", path)(error.into()))?;
-        for (name, bytes) in files.into_iter().chain([(STATE, text.as_slice())]) {
+        let files = files.map(|(name, bytes, _)| (name, bytes));
+        let description = description.as_deref().map(|text| (DESCRIPTION, text));
+        for (name, bytes) in files
+            .into_iter()
+            .chain(description)
+            .chain([(STATE, text.as_slice())])
+        {
             write_synced(&unfinished.join(name), bytes)?;
         }
         sync_folder(&unfinished)?;
 
-        let folder = self.0.join(format!("{PREFIX}{}", state.step));
+        let folder = self.path.join(format!("{STEP_PREFIX}{}", state.step));
         // There only where it was found damaged: the training would have gone on from it.
         remove(&folder)?;
         fs::rename(&unfinished, &folder).map_err(Error::io("rename to", &folder))?;
-        sync_folder(&self.0)?;
+        sync_folder(&self.path)?;
         self.keep(KEPT)
     }
 
     /// The newest undamaged checkpoint, if there is one, and what is wrong with newer ones.
     pub fn newest(&self) -> (Option<Checkpoint>, Vec<String>) {
         let mut damaged = Vec::new();
-        for (_, folder) in self.by_age() {
+        for (_, folder) in steps(&self.path) {
             match Checkpoint::read(&folder) {
                 Ok(checkpoint) => return (Some(checkpoint), damaged),
                 Err(problem) => damaged.push(format!(
@@ -174,32 +204,17 @@ impl CheckpointFolder {
     /// [`Error::Io`] when a folder cannot be removed.
     pub fn keep(&self, count: usize) -> Result<()> {
         if count > 0 {
-            return self
-                .by_age()
+            return steps(&self.path)
                 .into_iter()
                 .skip(count)
                 .try_for_each(|(_, folder)| remove(&folder));
         }
-        remove(&self.0)?;
-        if let Some(parent) = self.0.parent() {
+        remove(&self.path)?;
+        if let Some(parent) = self.path.parent() {
             // Fails, and may, while other trainings have theirs in it.
             let _ = fs::remove_dir(parent);
         }
         Ok(())
-    }
-
-    /// Steps and folders of the checkpoints, newest first.
-    fn by_age(&self) -> Vec<(u64, PathBuf)> {
-        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        let mut found: Vec<(u64, PathBuf)> = entries
-            .filter_map(|entry| {
-                let name = entry.file_name();
-                let step = name.to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
-                Some((step, entry.path()))
-            })
-            .collect();
-        found.sort_by(|a, b| b.cmp(a));
-        found
     }
 }
 
@@ -235,11 +250,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::BadInput`] when the model has another shape.
-    pub fn weights(&self, mut model: LanguageModel) -> Result<LanguageModel> {
-        let mut store = SafetensorsStore::from_bytes(Some(self.weights.clone()));
-        model
-            .load_from(&mut store)
-            .map_err(|e| self.unfit(WEIGHTS, format!("{e:?}")))?;
+    pub fn weights(&self, model: LanguageModel) -> Result<LanguageModel> {
+        let what = self.folder.join(WEIGHTS).display().to_string();
+        let file = Safetensors::parse(&what, self.weights.clone())?;
+        let model = stored::load_file(model, stored::ours, &file, &what)?;
         let n_parameters = parameter_ids(&model).len();
         if n_parameters != self.parameter_ids.len() {
             let problem = format!(

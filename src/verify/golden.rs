@@ -7,8 +7,9 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde::Deserialize;
 
-use super::case::{Case, Header};
-use super::{CaseReport, Precision, Safetensors, language_model, mamba, resolvent};
+use super::case::{Case, Header, HostTensor, HostTensors};
+use super::{CaseReport, Precision, language_model, mamba, resolvent};
+use crate::models::safetensors::Safetensors;
 use crate::{Error, Result};
 
 /// A manifest and its tensors.
@@ -19,7 +20,7 @@ pub(super) struct VectorFile {
 
 struct Content {
     cases: Vec<serde_json::Value>,
-    tensors: Safetensors,
+    tensors: HostTensors,
 }
 
 #[derive(Deserialize)]
@@ -117,8 +118,16 @@ impl VectorFile {
             if manifest.cases.is_empty() {
                 return Err(Error::bad_input(name, "lists no case", "write it again"));
             }
+            let file = Safetensors::parse(&manifest.file, tensors(&manifest.file)?)?;
+            let tensors = file.iter().map(|(name, tensor)| {
+                let host = HostTensor {
+                    shape: tensor.shape.to_vec(),
+                    values: tensor.doubles(),
+                };
+                (name.to_owned(), host)
+            });
             Ok(Content {
-                tensors: Safetensors::parse(&manifest.file, &tensors(&manifest.file)?)?,
+                tensors: tensors.collect(),
                 cases: manifest.cases,
             })
         };

@@ -5,11 +5,11 @@ use burn::optim::{ModuleOptimizer, SgdConfig};
 use serde::Deserialize;
 
 use super::case::Case;
-use super::published;
+use super::weights;
 use crate::Result;
 use crate::config::{ModelConfig, TrainConfig};
 use crate::hardware::read;
-use crate::models::registry::{Architecture, ModelShape};
+use crate::models::published::{self, SsmConfig};
 use crate::models::{BatchShape, LanguageModel};
 use crate::train::optimiser::{Decay, adamw};
 use crate::train::{Objective, Sequences};
@@ -23,34 +23,7 @@ struct Parameters {
     n_layer: usize,
     vocab: usize,
     tie_embeddings: bool,
-    ssm_cfg: SsmParameters,
-}
-
-/// What a model states; the rest are the published defaults.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SsmParameters {
-    #[serde(default = "d_state")]
-    d_state: usize,
-    #[serde(default = "d_conv")]
-    d_conv: usize,
-    #[serde(default = "expand")]
-    expand: usize,
-    dt_rank: Option<usize>,
-    #[serde(default)]
-    bias: bool,
-}
-
-fn d_state() -> usize {
-    16
-}
-
-fn d_conv() -> usize {
-    4
-}
-
-fn expand() -> usize {
-    2
+    ssm_cfg: SsmConfig,
 }
 
 /// A batch and how a step looks at it.
@@ -65,23 +38,17 @@ struct Batch {
 /// `AdamW` at 1e-2 with decay on all parameters.
 pub(super) fn mamba(case: &mut Case<'_>) -> Result<()> {
     let sizes: Parameters = case.parameters()?;
-    let shape = ModelShape {
-        architecture: Architecture::Mamba,
-        vocab_size: sizes.vocab,
-        d_model: sizes.d_model,
-        n_layers: sizes.n_layer,
-        tied_head: sizes.tie_embeddings,
-        d_state: sizes.ssm_cfg.d_state,
-        d_conv: sizes.ssm_cfg.d_conv,
-        expand: sizes.ssm_cfg.expand,
-        dt_rank: sizes.ssm_cfg.dt_rank.unwrap_or(sizes.d_model.div_ceil(16)),
-        projection_bias: sizes.ssm_cfg.bias,
-        n_experts: 0,
-        top_k: 0,
-        expert_hidden: 0,
-    };
+    let shape = sizes
+        .ssm_cfg
+        .shape(
+            sizes.d_model,
+            sizes.n_layer,
+            sizes.vocab,
+            sizes.tie_embeddings,
+        )
+        .map_err(|problems| case.bad(problems.join("; ")))?;
     let model = LanguageModel::new(&shape, 0, case.device());
-    let model = published::load(case, model, published::model_name)?;
+    let model = weights::load(case, model, published::model)?;
     let batch = Batch::read(case)?;
     let [n_sequences, seq_len] = [batch.shape.batch, batch.shape.seq_len];
 
@@ -98,8 +65,8 @@ pub(super) fn mamba(case: &mut Case<'_>) -> Result<()> {
 
     let gradient = batch.gradient(&model)?;
     case.check_host("loss (train)", &[1], &[gradient.loss_nats], "loss_rel")?;
-    let name_of = published::model_name;
-    published::check_gradients(case, &model, &gradient.gradients, name_of, "grad_rel_max")?;
+    let gradients = &gradient.gradients;
+    weights::check_gradients(case, &model, gradients, published::model, "grad_rel_max")?;
 
     let losses = batch.losses(model.clone(), SgdConfig::new().init(), 0.1)?;
     case.check_host("traj_sgd", &[losses.len()], &losses, "traj_sgd_abs")?;

@@ -6,8 +6,9 @@ use burn::tensor::activation::silu;
 use serde::Deserialize;
 
 use super::case::Case;
-use super::published;
+use super::weights;
 use crate::models::mamba::MambaBlock;
+use crate::models::published;
 use crate::models::registry::{Architecture, ModelShape};
 use crate::models::{BatchShape, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
 use crate::ops::causal_conv::{self, Activation};
@@ -160,7 +161,7 @@ pub(super) fn block(case: &mut Case<'_>) -> Result<()> {
     };
     let device = case.device().clone();
     let block = MambaBlock::new(&mut Initialiser::new(0, 1, &device), &shape);
-    let block = published::load(case, block, published::block_name)?;
+    let block = weights::load(case, block, published::block)?;
 
     let x = case.leaf::<3>("x")?;
     let d_y = case.leaf::<3>("dy")?.detach();
@@ -214,7 +215,7 @@ pub(super) fn block(case: &mut Case<'_>) -> Result<()> {
     let gradients = (y * d_y).sum().backward();
     case.check_gradient("d_x", &x, &gradients, GRADIENT)?;
     let gradients = GradientsParams::from_grads(gradients, &block);
-    published::check_gradients(case, &block, &gradients, published::block_name, GRADIENT)
+    weights::check_gradients(case, &block, &gradients, published::block, GRADIENT)
 }
 
 fn conv_and_scan(state: Option<BlockState>) -> Result<(Tensor<3>, Tensor<3>)> {

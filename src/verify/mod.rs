@@ -12,16 +12,14 @@ mod golden;
 mod language_model;
 mod mamba;
 mod oracle;
-mod published;
 mod resolvent;
-mod safetensors;
+mod weights;
 
 use std::path::Path;
 
 use serde::Serialize;
 
 pub use compare::{Check, Errors, Tolerance};
-pub use safetensors::{HostTensor, Safetensors};
 
 use crate::Result;
 use crate::hardware::{Fingerprint, Hardware};

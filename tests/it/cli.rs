@@ -20,7 +20,7 @@ fn refused(line: &str) -> String {
     refused_in(dir.path(), line)
 }
 
-fn refused_in(dir: &Path, line: &str) -> String {
+pub(crate) fn refused_in(dir: &Path, line: &str) -> String {
     let before = contents(dir);
     let output = bkbench(dir, line).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -273,3 +273,18 @@ fn a_repeated_pattern_is_learnt_by_the_models_and_not_by_the_control() {
         }
     }
 }
+
+#[test]
+fn a_blank_model_has_the_parameters_of_a_drawn_one_and_no_values() {
+    for shape in shapes(32, 2) {
+        let drawn = LanguageModel::new(&shape, 5, &support::cpu());
+        let blank = LanguageModel::blank(&shape, &support::cpu());
+        let drawn = weights::named(&drawn).unwrap();
+        let names: Vec<_> = drawn.into_iter().map(|it| (it.name, it.shape)).collect();
+        assert_eq!(weights::shapes(&blank), names);
+        // What is drawn; scales, norms and the like start as they do.
+        let embedding = &weights::named(&blank).unwrap()[0];
+        assert_eq!(embedding.name, "embedding");
+        assert!(embedding.values.iter().all(|&value| value == 0.0));
+    }
+}

@@ -145,6 +145,7 @@ impl Run<'_> {
         progress: &mut dyn Progress,
     ) -> Result<Ended> {
         let checkpoints = self.checkpoints.of_cell(id);
+        let checkpoints = checkpoints.describing(self.description(point)?);
         let batches = self.batches(point)?;
         let training = self.training(point, &batches, Some(&checkpoints), self.interrupt);
         let mut log = Log {

@@ -9,6 +9,19 @@ use crate::{Error, Result};
 /// Segments of this length cost little in launches and keep little in memory, on every class of adapter tried.
 pub const SEGMENT_LEN: usize = 4096;
 
+/// 4096 tokens, halved until the widest tensor of every model fits what a kernel of the adapter can see.
+pub fn segment_len(shapes: &[ModelShape], batch_size: usize, adapter: Option<&Adapter>) -> usize {
+    let mut segment_len = SEGMENT_LEN;
+    if let Some(adapter) = adapter {
+        let widest = shapes.iter().map(widest_activation).max().unwrap_or(1);
+        let a_position = (4 * batch_size * widest) as u64;
+        while segment_len > 1 && segment_len as u64 * a_position > adapter.limits.binding.0 {
+            segment_len /= 2;
+        }
+    }
+    segment_len
+}
+
 /// The cells of a run, before any of them is trained.
 #[derive(Debug, Clone)]
 pub struct Grid {
@@ -61,18 +74,9 @@ impl Grid {
         })
     }
 
-    /// Length of the segments of long sequences where the user names none: 4096 tokens, halved until the widest
-    /// tensor of every model fits what a kernel of the adapter can see. One length for all models.
+    /// Length of the segments of long sequences where the user names none: [`segment_len`], one for all models.
     pub fn segment_len(&self, batch_size: usize, adapter: Option<&Adapter>) -> usize {
-        let mut segment_len = SEGMENT_LEN;
-        if let Some(adapter) = adapter {
-            let widest = self.shapes.iter().map(widest_activation).max().unwrap_or(1);
-            let a_position = (4 * batch_size * widest) as u64;
-            while segment_len > 1 && segment_len as u64 * a_position > adapter.limits.binding.0 {
-                segment_len /= 2;
-            }
-        }
-        segment_len
+        segment_len(&self.shapes, batch_size, adapter)
     }
 
     /// Number of cells.

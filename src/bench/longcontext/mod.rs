@@ -11,13 +11,14 @@ use super::Progress;
 use crate::config::Config;
 use crate::data::Dataset;
 use crate::hardware::Hardware;
+use crate::models::checkpoint::{Description, TokenizerHint};
 use crate::models::registry::ModelShape;
 use crate::results::{AuditReport, Cell, CellKey, Files, RunRecord, RunWriter};
 use crate::train::{CheckpointFolder, Interrupt};
 use crate::{Error, Result};
 
 pub(super) use cell::{failure_kind, parameters};
-pub use grid::{Grid, SEGMENT_LEN};
+pub use grid::{Grid, SEGMENT_LEN, segment_len};
 pub use replay::{Check, Verdict};
 
 /// Where checkpoints lie, one folder a cell.
@@ -148,6 +149,26 @@ impl Run<'_> {
                     seed,
                 })
             })
+        })
+    }
+
+    /// What a reader of the cell's checkpoints must know.
+    fn description(&self, point: Point<'_>) -> Result<Description> {
+        let manifest = &self.dataset.manifest;
+        let name = match self.config.data.tokenizer.as_str() {
+            built_in @ ("bytes" | "gpt2") => built_in.to_owned(),
+            file => {
+                let path = std::path::absolute(file).map_err(Error::io("find", file))?;
+                path.display().to_string()
+            }
+        };
+        Ok(Description {
+            shape: point.shape.clone(),
+            tokenizer: TokenizerHint {
+                name,
+                sha256: Some(manifest.tokenizer_sha256.clone()),
+            },
+            seq_len: point.seq_len,
         })
     }
 
