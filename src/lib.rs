@@ -8,7 +8,7 @@
 //! It does *not* provide pretrained models, distributed training, or numbers measured elsewhere.
 //!
 //! Modules in the order of their levels (a module uses only lower ones; `tests/it/architecture.rs`
-//! keeps that true): [`error`], [`units`], [`math`] · [`stats`], [`config`], [`results`], [`shader`] ·
+//! keeps that true): [`error`], [`units`], [`math`], [`quant`] · [`stats`], [`config`], [`results`], [`shader`] ·
 //! [`hardware`], [`data`] · [`ops`] · [`models`], [`accounting`] · [`train`], [`eval`] · [`verify`], [`mod@bench`] ·
 //! [`report`] · [`cli`].
 
@@ -23,6 +23,7 @@ pub mod hardware;
 pub mod math;
 pub mod models;
 pub mod ops;
+pub mod quant;
 pub mod report;
 pub mod results;
 pub mod shader;

@@ -43,7 +43,7 @@ pub fn logits(model: &LanguageModel, tokens: &[u32]) -> Result<Vec<f32>> {
     let mut logits = Vec::new();
     for first in (0..tokens.len()).step_by(LOGIT_ROWS) {
         let rows = LOGIT_ROWS.min(tokens.len() - first);
-        let scores = model.logits(hidden.x.clone().narrow(0, first, rows));
+        let scores = model.logits(hidden.x.clone().narrow(0, first, rows))?;
         logits.extend(read::floats(scores, "reading logits")?);
     }
     Ok(logits)

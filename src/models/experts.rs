@@ -5,6 +5,8 @@ use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Tensor, TensorData};
 
 use super::linear::Linear;
+use super::matrix::Matrix;
+use super::quantised::{Family, Part};
 use super::registry::{Architecture, ModelShape};
 use super::{Initialiser, Pass, Routing, Sweep};
 use crate::hardware::read;
@@ -47,7 +49,7 @@ impl Experts {
         let (d_model, hidden) = (shape.d_model, shape.expert_hidden);
         let depth = (shape.n_layers as f64).sqrt();
         let router = Linear {
-            weight: init.normal([d_model, shape.n_experts], 0.02),
+            weight: Matrix::Dense(init.normal([d_model, shape.n_experts], 0.02)),
             bias: Some(init.constant([shape.n_experts], 0.0)),
         };
         let networks = (0..shape.n_experts)
@@ -71,6 +73,20 @@ impl Experts {
         router + n * (d_model * hidden + hidden + hidden * d_model + d_model)
     }
 
+    /// The matrices of the experts; the router stays as it is.
+    pub(super) fn parts(&mut self) -> Vec<Part<'_>> {
+        let networks = self.networks.iter_mut().enumerate();
+        networks
+            .flat_map(|(i, expert)| {
+                let path = |layer: &str| format!("networks.{i}.{layer}.weight");
+                [
+                    Part::matrix(path("up"), Family::ExpertsUp, &mut expert.up.weight),
+                    Part::matrix(path("down"), Family::ExpertsDown, &mut expert.down.weight),
+                ]
+            })
+            .collect()
+    }
+
     /// Routes `x`, shape `[tokens, d_model]`. The choice is made on the host: one readback a call.
     ///
     /// # Errors
@@ -79,7 +95,7 @@ impl Experts {
         let [n_tokens, _] = x.dims();
         let n_experts = self.networks.len();
         let options = (&x.device(), x.dtype());
-        let mut probabilities = softmax(self.router.forward(x.clone()), 1);
+        let mut probabilities = softmax(self.router.forward(x.clone())?, 1);
         if !self.router_learns {
             probabilities = probabilities.detach();
         }
@@ -96,7 +112,7 @@ impl Experts {
         for (expert, &rows) in self.networks.iter().zip(&plan.padded_rows) {
             if rows > 0 {
                 let input = gathered.clone().narrow(0, first, rows);
-                outputs.push(expert.down.forward(relu(expert.up.forward(input))));
+                outputs.push(expert.down.forward(relu(expert.up.forward(input)?))?);
                 first += rows;
             }
         }

@@ -73,7 +73,7 @@ impl<'a> Decoder<'a> {
         let hidden = self.model.infer(tokens, shape, states)?;
         let last = hidden.x.narrow(0, tokens.len() - 1, 1);
         self.states = hidden.states;
-        self.logits = read::floats(self.model.logits(last), "reading the next token's scores")?;
+        self.logits = read::floats(self.model.logits(last)?, "reading the next token's scores")?;
         Ok(())
     }
 }

@@ -1,9 +1,11 @@
 //! The shell that all models share.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use super::layers::RmsNorm;
+use super::matrix::Matrix;
+use super::quantised::{Family, Part};
 use super::registry::{Block, ModelShape};
 use super::{
     BatchShape, BlockState, Dropout, Initialiser, Observer, Pass, Routing, SequenceBlock, Sweep,
@@ -15,10 +17,12 @@ use crate::{Error, Result};
 /// shape says otherwise. No learned positions.
 #[derive(Module, Debug)]
 pub struct LanguageModel {
-    embedding: Param<Tensor<2>>,
+    /// `[vocab, d_model]`.
+    embedding: Matrix,
     layers: Vec<Layer>,
     norm: RmsNorm,
-    head: Option<Param<Tensor<2>>>,
+    /// `[vocab, d_model]`, unless it is the embedding.
+    head: Option<Matrix>,
 }
 
 #[derive(Module, Debug)]
@@ -140,8 +144,8 @@ impl LanguageModel {
     fn drawn_by<'a>(shape: &ModelShape, init_of: impl Fn(u16) -> Initialiser<'a>) -> Self {
         let mut init = init_of(0);
         let table = [shape.vocab_size, shape.d_model];
-        let embedding = init.normal(table, 0.02);
-        let head = (!shape.tied_head).then(|| init.normal(table, 0.02));
+        let embedding = Matrix::Dense(init.normal(table, 0.02));
+        let head = (!shape.tied_head).then(|| Matrix::Dense(init.normal(table, 0.02)));
         let layers = (1..=shape.n_layers as u16)
             .map(|layer| Layer {
                 norm: init.rms_norm(shape.d_model),
@@ -157,8 +161,25 @@ impl LanguageModel {
     }
 
     /// The matrix of the head, `[vocab, d_model]`.
-    fn head(&self) -> Tensor<2> {
-        self.head.as_ref().unwrap_or(&self.embedding).val()
+    fn head(&self) -> &Matrix {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The parameters that can be quantised.
+    pub(super) fn parts(&mut self) -> Vec<Part<'_>> {
+        let embedding = Part::matrix("embedding", Family::Embedding, &mut self.embedding);
+        let head = self.head.as_mut();
+        let head = head.map(|head| Part::matrix("head", Family::Head, head));
+        let layers = self.layers.iter_mut().enumerate();
+        let in_layers = layers.flat_map(|(i, layer)| {
+            let parts = layer.block.parts().into_iter();
+            parts.map(move |part| part.within(&format!("layers.{i}.block")))
+        });
+        [embedding]
+            .into_iter()
+            .chain(head)
+            .chain(in_layers)
+            .collect()
     }
 
     /// Where the model lives, without autodiff.
@@ -239,7 +260,10 @@ impl LanguageModel {
     /// # Errors
     /// Token ids outside the vocabulary.
     pub fn embed(&self, tokens: &[u32]) -> Result<Tensor<2>> {
-        embedding::gather_rows(self.embedding.val(), tokens)
+        match &self.embedding {
+            Matrix::Dense(table) => embedding::gather_rows(table.val(), tokens),
+            Matrix::Packed(table) => table.gather_rows(tokens),
+        }
     }
 
     /// The layer at `index` (from 0): the residual stream `h`, `[tokens, d_model]`, with its branch added.
@@ -275,7 +299,7 @@ impl LanguageModel {
     /// `scale` times the sum of the cross-entropies of `targets`, `[1]`, in nats, with a graph.
     ///
     /// # Errors
-    /// Targets outside the vocabulary, or a chunk whose logits exceed the binding limit.
+    /// Targets outside the vocabulary, a chunk whose logits exceed the binding limit, or a head that is packed.
     pub fn scaled_loss(
         &self,
         x: Tensor<2>,
@@ -283,19 +307,38 @@ impl LanguageModel {
         chunk_tokens: usize,
         scale: f32,
     ) -> Result<Tensor<1>> {
-        linear_cross_entropy::train(x, self.head(), targets, chunk_tokens, scale)
+        let Matrix::Dense(head) = self.head() else {
+            let problem = "a model with packed matrices cannot be trained";
+            return Err(Error::CheckFailed(problem.into()));
+        };
+        linear_cross_entropy::train(x, head.val(), targets, chunk_tokens, scale)
     }
 
     /// Cross-entropy of each target in nats, `[tokens]`, without a graph.
     ///
     /// # Errors
-    /// As [`LanguageModel::scaled_loss`].
+    /// Targets outside the vocabulary, or a chunk whose logits exceed the binding limit.
     pub fn nll(&self, x: Tensor<2>, targets: &[u32], chunk_tokens: usize) -> Result<Tensor<1>> {
-        linear_cross_entropy::infer(x, self.head(), targets, chunk_tokens)
+        match self.head() {
+            Matrix::Dense(head) => {
+                linear_cross_entropy::infer(x, head.val(), targets, chunk_tokens)
+            }
+            Matrix::Packed(head) => {
+                let vocab = head.layout().rows;
+                let logits = |rows| head.multiply(rows);
+                linear_cross_entropy::infer_by(x, vocab, targets, chunk_tokens, logits)
+            }
+        }
     }
 
     /// `[tokens, vocab]` scores of all tokens at once: for checks on small inputs.
-    pub fn logits(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.head().transpose())
+    ///
+    /// # Errors
+    /// A head that is packed, and activations of another width.
+    pub fn logits(&self, x: Tensor<2>) -> Result<Tensor<2>> {
+        match self.head() {
+            Matrix::Dense(head) => Ok(x.matmul(head.val().transpose())),
+            Matrix::Packed(head) => head.multiply(x),
+        }
     }
 }

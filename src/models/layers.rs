@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::linear::Linear;
+use super::matrix::Matrix;
 use crate::math::random::{Coordinate, Purpose, normal_vec, uniform_vec, words};
 
 /// Draws the initial weights of one layer on the host, so that every device starts from equal bits.
@@ -94,7 +95,7 @@ impl<'a> Initialiser<'a> {
     pub fn linear(&mut self, d_input: usize, d_output: usize, bias: bool, divisor: f64) -> Linear {
         let bound = (d_input as f64).sqrt().recip() / divisor;
         Linear {
-            weight: self.uniform([d_input, d_output], bound),
+            weight: Matrix::Dense(self.uniform([d_input, d_output], bound)),
             bias: bias.then(|| self.constant([d_output], 0.0)),
         }
     }

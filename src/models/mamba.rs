@@ -5,6 +5,8 @@ use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
 use super::linear::Linear;
+use super::matrix::Matrix;
+use super::quantised::{Family, Part, Place};
 use super::registry::ModelShape;
 use super::{BlockOutput, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
 use crate::ops::causal_conv::{self, Activation};
@@ -62,7 +64,7 @@ impl MambaBlock {
             conv_bias,
             x_proj,
             dt_proj: Linear {
-                weight: dt_weight,
+                weight: Matrix::Dense(dt_weight),
                 bias: Some(init.values([d_inner], dt_bias)),
             },
             a_log: init.values([d_inner, d_state], a_log),
@@ -126,9 +128,9 @@ impl SequenceBlock for MambaBlock {
         };
         let (d_conv_last, d_scan_last) = d_last.unzip();
         let [d_inner, d_state] = self.a_log.dims();
-        let [dt_rank, _] = self.dt_proj.weight.dims();
+        let dt_rank = self.dt_proj.d_input();
 
-        let xz = self.in_proj.forward(x);
+        let xz = self.in_proj.forward(x)?;
         pass.show("in_proj", &xz);
         let u = shape.unfold(xz.clone().narrow(1, 0, d_inner));
         let z_gate = xz.narrow(1, d_inner, d_inner);
@@ -148,10 +150,10 @@ impl SequenceBlock for MambaBlock {
 
         pass.show("causal_conv", &u);
 
-        let selection = self.x_proj.forward(shape.fold(u.clone()));
+        let selection = self.x_proj.forward(shape.fold(u.clone()))?;
         let delta_raw = self
             .dt_proj
-            .forward(selection.clone().narrow(1, 0, dt_rank));
+            .forward(selection.clone().narrow(1, 0, dt_rank))?;
         let inputs = selective_scan::Inputs {
             u: u.clone(),
             delta_raw: shape.unfold(delta_raw),
@@ -178,7 +180,7 @@ impl SequenceBlock for MambaBlock {
         pass.show("selective_scan.y", &y);
 
         let y = shape.fold(y) + shape.fold(u) * self.d_skip.val().unsqueeze();
-        let branch = self.out_proj.forward(y * silu(z_gate));
+        let branch = self.out_proj.forward(y * silu(z_gate))?;
         pass.show("out_proj", &branch);
         let state = conv
             .zip(scan)
@@ -188,5 +190,23 @@ impl SequenceBlock for MambaBlock {
             state,
             routing: None,
         })
+    }
+    fn parts(&mut self) -> Vec<Part<'_>> {
+        let matrices = [
+            ("in_proj.weight", Family::InProj, &mut self.in_proj),
+            ("x_proj.weight", Family::XProj, &mut self.x_proj),
+            ("dt_proj.weight", Family::DtProj, &mut self.dt_proj),
+            ("out_proj.weight", Family::OutProj, &mut self.out_proj),
+        ];
+        let a_log = Part {
+            path: "a_log".into(),
+            family: Family::ALog,
+            place: Place::Values(&mut self.a_log),
+        };
+        matrices
+            .into_iter()
+            .map(|(path, family, linear)| Part::matrix(path, family, &mut linear.weight))
+            .chain([a_log])
+            .collect()
     }
 }

@@ -10,7 +10,10 @@ pub mod language_model;
 mod layers;
 mod linear;
 pub mod mamba;
+pub mod matrix;
+mod packed_file;
 pub mod published;
+pub mod quantised;
 pub mod registry;
 pub mod resnetbk;
 pub mod safetensors;
@@ -22,8 +25,11 @@ use burn::tensor::{Device, Tensor};
 
 pub use language_model::{Forward, Hidden, LanguageModel, ModelSweep};
 pub use layers::{Dropout, Initialiser};
+pub use packed_file::FileSize;
+pub use quantised::{Family, Size};
 
 use crate::Result;
+use quantised::Part;
 
 /// How `[tokens, d_model]` folds into sequences: `tokens = batch * seq_len`, sequences one after another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,4 +186,7 @@ pub trait SequenceBlock: Module {
     /// # Errors
     /// Shapes that do not fit, or a device that fails.
     fn forward(&self, x: Tensor<2>, state: BlockState, pass: &Pass<'_>) -> Result<BlockOutput>;
+
+    /// The parameters that can be quantised, with their paths in the block.
+    fn parts(&mut self) -> Vec<Part<'_>>;
 }

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::mamba::MambaBlock;
+use super::quantised::Part;
 use super::resnetbk::ResNetBkBlock;
 use super::{BlockOutput, BlockState, Initialiser, Pass, SequenceBlock};
 use crate::config::{MatchBasis, ModelConfig, TrainConfig};
@@ -133,6 +134,14 @@ impl SequenceBlock for Block {
             Self::ResNetBk(block) => block.forward(x, state, pass),
             Self::Mamba(block) => block.forward(x, state, pass),
         }
+    }
+
+    fn parts(&mut self) -> Vec<Part<'_>> {
+        let (name, parts) = match self {
+            Self::ResNetBk(block) => ("ResNetBk", block.parts()),
+            Self::Mamba(block) => ("Mamba", block.parts()),
+        };
+        parts.into_iter().map(|part| part.within(name)).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::experts::Experts;
 use super::linear::Linear;
+use super::quantised::{Family, Part};
 use super::registry::{Architecture, ModelShape};
 use super::{BlockOutput, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
 use crate::ops::resolvent_diag::bidirectional::{self, Gradient};
@@ -128,7 +129,7 @@ impl ResNetBkBlock {
         }
         let v = self
             .potential
-            .forward(x)
+            .forward(x)?
             .clamp(-POTENTIAL_BOUND, POTENTIAL_BOUND);
         let diag = pass.shape.unfold(v.add_scalar(FREE_DIAGONAL));
         let (z, eta_min) = self.shift(options);
@@ -185,12 +186,23 @@ impl SequenceBlock for ResNetBkBlock {
         pass.show("experts", &mixture.y);
         let (g, state) = self.mix(x, state, pass)?;
         pass.show("resolvent_diag.g", &g);
-        let mixed = self.output.forward(pass.shape.fold(g)) * self.scale.val().unsqueeze();
+        let mixed = self.output.forward(pass.shape.fold(g))? * self.scale.val().unsqueeze();
         pass.show("output", &mixed);
         Ok(BlockOutput {
             branch: mixture.y + mixed,
             state,
             routing: Some(mixture.routing),
         })
+    }
+    fn parts(&mut self) -> Vec<Part<'_>> {
+        let (potential, output) = (&mut self.potential.weight, &mut self.output.weight);
+        let experts = self.experts.parts().into_iter();
+        experts
+            .map(|part| part.within("experts"))
+            .chain([
+                Part::matrix("potential.weight", Family::Potential, potential),
+                Part::matrix("output.weight", Family::Output, output),
+            ])
+            .collect()
     }
 }

@@ -15,6 +15,9 @@ pub trait Real: num_traits::Float + Element + bytemuck::Pod + Send + Sync + std:
     /// Bits of the significand.
     const BITS: u32;
 
+    /// `value`, exactly, in a form that vectorises.
+    fn from_f32(value: f32) -> Self;
+
     /// e to the power of `self`, in a form that vectorises. `f32`: within 2 ulp on [-87, 88], constant
     /// outside. NaN stays NaN.
     fn exp_lane(self) -> Self;
@@ -23,6 +26,11 @@ pub trait Real: num_traits::Float + Element + bytemuck::Pod + Send + Sync + std:
 impl Real for f32 {
     const DTYPE: DType = DType::F32;
     const BITS: u32 = Self::MANTISSA_DIGITS;
+
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        value
+    }
 
     // No fused multiply-add: every x86 level then gives the same bits.
     #[inline(always)]
@@ -52,6 +60,11 @@ impl Real for f32 {
 impl Real for f64 {
     const DTYPE: DType = DType::F64;
     const BITS: u32 = Self::MANTISSA_DIGITS;
+
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        value.into()
+    }
 
     #[inline(always)]
     fn exp_lane(self) -> Self {

@@ -12,6 +12,7 @@ mod flex;
 mod launch;
 pub mod linear_cross_entropy;
 pub mod non_finite;
+pub mod packed_matmul;
 pub mod resolvent_diag;
 pub mod selective_scan;
 mod sums;

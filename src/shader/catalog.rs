@@ -9,6 +9,7 @@ pub const SHARED: &[(&str, &str)] = &[
         "softplus",
         include_str!("../../shaders/shared/softplus.wgsl"),
     ),
+    ("unpack", include_str!("../../shaders/shared/unpack.wgsl")),
 ];
 
 /// All kernels.
@@ -21,6 +22,9 @@ pub const KERNELS: &[&Kernel] = &[
     &EMBEDDING_FWD,
     &LINEAR_CROSS_ENTROPY_FWD,
     &NON_FINITE,
+    &PACKED_MATMUL_DECODE,
+    &PACKED_MATMUL_GATHER,
+    &PACKED_MATMUL_PREFILL,
     &RESOLVENT_DIAG_BIDIRECTIONAL_BWD,
     &RESOLVENT_DIAG_BIDIRECTIONAL_FWD,
     &RESOLVENT_DIAG_BIDIRECTIONAL_PUBLISHED,
@@ -126,6 +130,30 @@ pub static NON_FINITE: Kernel = Kernel {
     name: "non_finite",
     source: include_str!("../../shaders/non_finite.wgsl"),
     n_inputs: 1,
+    n_outputs: 1,
+};
+
+/// Few rows times a packed matrix.
+pub static PACKED_MATMUL_DECODE: Kernel = Kernel {
+    name: "packed_matmul_decode",
+    source: include_str!("../../shaders/packed_matmul_decode.wgsl"),
+    n_inputs: 2,
+    n_outputs: 1,
+};
+
+/// Rows of a packed matrix as floats.
+pub static PACKED_MATMUL_GATHER: Kernel = Kernel {
+    name: "packed_matmul_gather",
+    source: include_str!("../../shaders/packed_matmul_gather.wgsl"),
+    n_inputs: 2,
+    n_outputs: 1,
+};
+
+/// Many rows times a packed matrix.
+pub static PACKED_MATMUL_PREFILL: Kernel = Kernel {
+    name: "packed_matmul_prefill",
+    source: include_str!("../../shaders/packed_matmul_prefill.wgsl"),
+    n_inputs: 2,
     n_outputs: 1,
 };
 

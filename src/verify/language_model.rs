@@ -55,7 +55,7 @@ pub(super) fn mamba(case: &mut Case<'_>) -> Result<()> {
     let plain = model.valid();
     let states = plain.initial_states(n_sequences);
     let hidden = plain.infer(&batch.inputs, batch.shape, states)?;
-    let logits = plain.logits(hidden.x.clone());
+    let logits = plain.logits(hidden.x.clone())?;
     let logits = logits.reshape([n_sequences, seq_len, sizes.vocab]);
     case.check("logits", logits, "logits_rel_max")?;
     let nll = plain.nll(hidden.x, &batch.targets, LOSS_CHUNK_TOKENS)?;

@@ -10,9 +10,11 @@ use crate::hardware::read;
 use crate::math::oracle;
 use crate::math::random::{Coordinate, Purpose, normal_vec};
 use crate::ops::causal_conv::Activation;
+use crate::ops::packed_matmul::PackedTensor;
 use crate::ops::resolvent_diag::Coupling;
 use crate::ops::resolvent_diag::bidirectional::{Gradient, diagonal};
 use crate::ops::{causal_conv, embedding, linear_cross_entropy, resolvent_diag, selective_scan};
+use crate::quant::{BitWidth, PackedMatrix};
 use crate::{Error, Result};
 
 /// Relative bounds in `f32`. In `f64` everything is bounded by 1e-10.
@@ -42,6 +44,9 @@ const GATHER: Bounds = Bounds {
     forward: 0.0,
     gradient: 2e-6,
 };
+
+/// Products with a packed matrix; its rows are exact.
+const PACKED: f64 = 2e-6;
 
 /// Around the chunks of the kernels, a prime, and several chunks.
 const SEQ_LENS: [usize; 5] = [1, 31, 129, 1021, 2051];
@@ -108,6 +113,15 @@ fn check_at(device: &Device, precisions: &[Precision], seq_lens: &[usize]) -> Ve
             run(format!("gather_rows {ids} of {rows}, width {d}"), &|p| {
                 gather(p, ids, d, rows)
             });
+        }
+        // Few tokens and many: they take different kernels.
+        for (tokens, columns, rows) in [(1, 65, 67), (37, 127, 33)] {
+            for width in BitWidth::ALL {
+                run(
+                    format!("packed_matmul {tokens}x{columns}x{rows} {width}"),
+                    &|p| packed(p, tokens, columns, rows, width),
+                );
+            }
         }
     }
     reports
@@ -451,4 +465,28 @@ fn gather(p: &mut Problem, n_ids: usize, d: usize, rows: usize) -> Result<()> {
     p.check("y", gathered.clone(), &y, GATHER.forward)?;
     let gradients = (gathered * d_y).sum().backward();
     p.check_gradient("d_weight", (&weight, &gradients), &want, GATHER.gradient)
+}
+
+fn packed(
+    p: &mut Problem,
+    tokens: usize,
+    columns: usize,
+    rows: usize,
+    width: BitWidth,
+) -> Result<()> {
+    use oracle::packed_matmul as exact;
+    let (x, weight) = (
+        p.normal(tokens * columns, 1.0),
+        p.normal(rows * columns, 0.5),
+    );
+    let weight: Vec<f32> = weight.into_iter().map(|w| w as f32).collect();
+    let packed = PackedMatrix::pack(width, [rows, columns], &weight)?;
+    let weight = exact::unpack(width.bits() as usize, rows, columns, &packed.words);
+    let y = exact::multiply(&x, &weight, columns);
+    let ids: Vec<u32> = (0..rows as u32).collect();
+
+    let x = p.leaf(&x, [tokens, columns]);
+    let packed = PackedTensor::new(packed, &p.device);
+    p.check("y", packed.multiply(x)?, &y, PACKED)?;
+    p.check("rows", packed.gather_rows(&ids)?, &weight, 0.0)
 }

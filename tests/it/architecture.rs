@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules of one level that may use each other, in this direction only.
-const PEERS: [(&str, &str); 6] = [
+const PEERS: [(&str, &str); 7] = [
     ("accounting", "models"),
     ("error", "units"),
     ("eval", "train"),
     ("math", "error"),
+    ("quant", "error"),
     ("results", "config"),
     ("results", "stats"),
 ];

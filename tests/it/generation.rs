@@ -41,7 +41,7 @@ fn both_ways(model: &LanguageModel, ids: &[u32], batch: usize) -> [Vec<f64>; 2] 
     let hidden = model
         .infer(ids, whole, model.initial_states(batch))
         .unwrap();
-    let parallel = support::values(model.logits(hidden.x));
+    let parallel = support::values(model.logits(hidden.x).unwrap());
 
     let one = BatchShape { batch, seq_len: 1 };
     let mut states = model.initial_states(batch);
@@ -50,7 +50,7 @@ fn both_ways(model: &LanguageModel, ids: &[u32], batch: usize) -> [Vec<f64>; 2] 
         let column: Vec<u32> = ids.chunks(seq_len).map(|row| row[position]).collect();
         let hidden = model.infer(&column, one, states).unwrap();
         states = hidden.states;
-        let scores = support::values(model.logits(hidden.x));
+        let scores = support::values(model.logits(hidden.x).unwrap());
         for (row, scores) in scores.chunks(VOCAB).enumerate() {
             let first = (row * seq_len + position) * VOCAB;
             recurrent[first..first + VOCAB].copy_from_slice(scores);
@@ -151,7 +151,7 @@ fn a_long_prompt_is_read_in_parts_to_the_same_end() {
         };
         let hidden = model.infer(&ids, shape, model.initial_states(1)).unwrap();
         let last = hidden.x.narrow(0, ids.len() - 1, 1);
-        let expected = support::values(model.logits(last));
+        let expected = support::values(model.logits(last).unwrap());
         let scores = decoder.logits().iter().copied().map(f64::from).collect();
         let off = difference(&[expected, scores]);
         assert!(off <= 2e-6, "{architecture:?}: {off}");

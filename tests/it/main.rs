@@ -28,6 +28,7 @@ mod made_up;
 mod memory;
 mod models;
 mod non_finite;
+mod packed_matmul;
 mod plain;
 mod plots;
 mod published;

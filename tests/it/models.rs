@@ -40,7 +40,7 @@ fn tokens(n: usize) -> Vec<u32> {
 fn logits(model: &LanguageModel, tokens: &[u32], shape: BatchShape) -> Vec<Vec<f64>> {
     let states = model.initial_states(shape.batch);
     let hidden = model.infer(tokens, shape, states).expect("a forward pass");
-    let values = support::values(model.logits(hidden.x));
+    let values = support::values(model.logits(hidden.x).unwrap());
     values
         .chunks(values.len() / tokens.len())
         .map(<[f64]>::to_vec)

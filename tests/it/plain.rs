@@ -6,6 +6,7 @@ mod causal_conv;
 mod embedding;
 mod linear_cross_entropy;
 mod non_finite;
+mod packed_matmul;
 mod resolvent_diag;
 mod resolvent_diag_bidirectional;
 mod selective_scan;

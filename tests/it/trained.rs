@@ -276,7 +276,7 @@ fn text_is_seeded_starts_with_its_prompt_and_is_what_the_model_scores_highest() 
             };
             let states = loaded.model.initial_states(1);
             let hidden = loaded.model.infer(&ids, shape, states).unwrap();
-            let scores = support::values(loaded.model.logits(hidden.x));
+            let scores = support::values(loaded.model.logits(hidden.x).unwrap());
             let last = &scores[scores.len() - 256..];
             let best = (0..256).reduce(|a, b| if last[b] > last[a] { b } else { a });
             ids.push(best.unwrap() as u32);

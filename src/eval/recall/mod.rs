@@ -203,7 +203,7 @@ impl<'a> Carried<'a> {
     /// The value that each sequence answers to its key here; the sequences themselves do not hear of it.
     fn ask(&self, keys: &[u32]) -> Result<Vec<u32>> {
         let hidden = self.model.infer(keys, self.shape(1), self.states.clone())?;
-        let logits = read::floats(self.model.logits(hidden.x), "reading the answers")?;
+        let logits = read::floats(self.model.logits(hidden.x)?, "reading the answers")?;
         let likeliest = |row: &[f32]| {
             let values = row[..N_SYMBOLS].iter().enumerate();
             values

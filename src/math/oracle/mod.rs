@@ -7,6 +7,7 @@
 pub mod causal_conv;
 pub mod embedding;
 pub mod linear_cross_entropy;
+pub mod packed_matmul;
 pub mod resolvent_diag;
 pub mod resolvent_diag_bidirectional;
 pub mod selective_scan;

@@ -23,7 +23,10 @@ pub(super) trait LinearCrossEntropyBackend: Backend {
         chunk_tokens: usize,
     ) -> FloatTensor<Self>;
 
-    /// `scale` times the sum of it.
+    /// Negative log-likelihood of rows of logits, which are used up.
+    fn nll_of_logits(logits: FloatTensor<Self>, targets: &[u32]) -> FloatTensor<Self>;
+
+    /// `scale` times the sum over all tokens.
     fn linear_cross_entropy_train(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -110,6 +113,10 @@ where
         FloatTensor::<Self>::new(infer::<B>(&x, &weight, targets, chunk_tokens))
     }
 
+    fn nll_of_logits(logits: FloatTensor<Self>, targets: &[u32]) -> FloatTensor<Self> {
+        FloatTensor::<Self>::new(B::row_nll(logits.into_primitive(), targets, None).0)
+    }
+
     fn linear_cross_entropy_train(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -174,6 +181,10 @@ macro_rules! without_graph {
                 chunk_tokens: usize,
             ) -> $tensor {
                 infer::<Self>(&x, &weight, targets, chunk_tokens)
+            }
+
+            fn nll_of_logits(logits: $tensor, targets: &[u32]) -> $tensor {
+                Self::row_nll(logits, targets, None).0
             }
 
             fn linear_cross_entropy_train(

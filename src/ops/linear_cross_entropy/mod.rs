@@ -33,13 +33,39 @@ pub fn infer(
     targets: &[u32],
     chunk_tokens: usize,
 ) -> Result<Tensor<1>> {
-    check(&x, &weight, targets, chunk_tokens)?;
+    check(x.dims(), weight.dims(), targets, chunk_tokens)?;
     Ok(Tensor::from_dispatch(Dispatch::linear_cross_entropy_infer(
         x.into_dispatch(),
         weight.into_dispatch(),
         targets,
         chunk_tokens,
     )))
+}
+
+/// As [`infer`] for a head of `vocab` words that is no plain matrix: `logits` makes those of a chunk of rows of `x`.
+///
+/// # Errors
+/// As [`infer`], and what `logits` returns.
+pub fn infer_by(
+    x: Tensor<2>,
+    vocab: usize,
+    targets: &[u32],
+    chunk_tokens: usize,
+    logits: impl Fn(Tensor<2>) -> Result<Tensor<2>>,
+) -> Result<Tensor<1>> {
+    let [tokens, d_model] = x.dims();
+    check([tokens, d_model], [vocab, d_model], targets, chunk_tokens)?;
+    let nll = targets
+        .chunks(chunk_tokens)
+        .enumerate()
+        .map(|(i, targets)| {
+            let rows = x.clone().narrow(0, i * chunk_tokens, targets.len());
+            let logits = logits(rows)?.inner().into_dispatch();
+            Ok(Tensor::from_dispatch(Dispatch::nll_of_logits(
+                logits, targets,
+            )))
+        });
+    Ok(Tensor::cat(nll.collect::<Result<_>>()?, 0))
 }
 
 /// `scale` times the sum over tokens of what [`infer`] returns, `[1]`, with exact gradients for `x` and
@@ -55,7 +81,7 @@ pub fn train(
     chunk_tokens: usize,
     scale: f32,
 ) -> Result<Tensor<1>> {
-    check(&x, &weight, targets, chunk_tokens)?;
+    check(x.dims(), weight.dims(), targets, chunk_tokens)?;
     Ok(Tensor::from_dispatch(Dispatch::linear_cross_entropy_train(
         x.into_dispatch(),
         weight.into_dispatch(),
@@ -65,7 +91,7 @@ pub fn train(
     )))
 }
 
-fn check(x: &Tensor<2>, weight: &Tensor<2>, targets: &[u32], chunk_tokens: usize) -> Result<()> {
+fn check(x: [usize; 2], weight: [usize; 2], targets: &[u32], chunk_tokens: usize) -> Result<()> {
     let shape = |arg, expected: String, got: Vec<usize>| {
         Err(Error::Shape {
             op: OP,
@@ -83,20 +109,16 @@ fn check(x: &Tensor<2>, weight: &Tensor<2>, targets: &[u32], chunk_tokens: usize
             value,
         })
     };
-    let ([tokens, d_model], [vocab, _]) = (x.dims(), weight.dims());
+    let ([tokens, d_model], [vocab, _]) = (x, weight);
     if tokens * d_model == 0 {
         return shape(
             "x",
             "[tokens, d_model], none of them 0".to_owned(),
-            x.dims().to_vec(),
+            x.to_vec(),
         );
     }
-    if vocab == 0 || weight.dims()[1] != d_model {
-        return shape(
-            "weight",
-            format!("[vocab, {d_model}]"),
-            weight.dims().to_vec(),
-        );
+    if vocab == 0 || weight[1] != d_model {
+        return shape("weight", format!("[vocab, {d_model}]"), weight.to_vec());
     }
     if targets.len() != tokens {
         return shape("targets", format!("[{tokens}]"), vec![targets.len()]);
