@@ -2,6 +2,7 @@
 
 pub mod longcontext;
 pub mod memory;
+mod quantization;
 mod recall;
 
 /// Where a benchmark reports how far it is.

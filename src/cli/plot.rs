@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::Error;
-use crate::report::plot::{Format, stability};
+use crate::quant::BitWidth;
+use crate::report::plot::{Drawing, Format, quantization, stability};
 use crate::results::ResultsFile;
+use crate::{Error, Result};
 
 /// Which graph.
 #[derive(Debug, clap::Args)]
@@ -17,6 +18,8 @@ pub struct Args {
 enum Graph {
     /// Training loss per sequence length, a curve a model
     Stability(Stability),
+    /// Held-out perplexity per width of the weights, a curve a model
+    Quantization(Quantization),
     #[command(external_subcommand)]
     Other(Vec<String>),
 }
@@ -40,35 +43,89 @@ struct Stability {
     show_confidence_intervals: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Quantization {
+    /// Folder of a run, its result.json, or a file that `run --output` wrote
+    #[arg(long, value_name = "PATH")]
+    results_file: PathBuf,
+    /// Picture to write, .svg, .png or .pdf; an older one is replaced
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Widths to show: 32 16 8 4 2 [default: all that were measured]
+    #[arg(long, num_args = 1.., value_name = "BITS")]
+    bit_widths: Vec<u32>,
+    /// Draw a line at this perplexity [default without a value: 100]
+    #[arg(long, num_args = 0..=1, default_missing_value = "100", value_name = "PPL")]
+    annotate_threshold: Option<f64>,
+    /// Show the 95 % t interval over seeds
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    show_confidence_intervals: bool,
+}
+
+impl Quantization {
+    fn draw(&self) -> Result<Drawing> {
+        if let Some(threshold) = self.annotate_threshold
+            && !(threshold.is_finite() && threshold > 0.0)
+        {
+            return Err(Error::bad_input(
+                format!("--annotate_threshold {threshold}"),
+                "no perplexity",
+                "give a number above 0",
+            ));
+        }
+        let widths = self
+            .bit_widths
+            .iter()
+            .map(|&bits| BitWidth::from_bits(bits));
+        let options = quantization::Options {
+            bit_widths: widths.collect::<Result<_>>()?,
+            annotate_threshold: self.annotate_threshold,
+            show_confidence_intervals: self.show_confidence_intervals,
+        };
+        quantization::draw(&ResultsFile::load(&self.results_file)?, &options)
+    }
+}
+
+impl Stability {
+    fn draw(&self) -> Result<Drawing> {
+        let options = stability::Options {
+            seq_lengths: self.seq_lengths.iter().map(|&n| n as usize).collect(),
+            annotate_divergence: self.annotate_divergence,
+            show_confidence_intervals: self.show_confidence_intervals,
+        };
+        stability::draw(&ResultsFile::load(&self.results_file)?, &options)
+    }
+}
+
 /// Draws a graph of recorded results.
 ///
 /// # Errors
 /// Results that cannot be read, a graph or format that does not exist, or a place that cannot be written.
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
-    let args = match &args.graph {
-        Graph::Stability(args) => args,
+    let output = match &args.graph {
+        Graph::Stability(args) => &args.output,
+        Graph::Quantization(args) => &args.output,
         Graph::Other(words) => return Err(not_a_graph(words).into()),
     };
-    Format::of(&args.output)?;
-    let options = stability::Options {
-        seq_lengths: args.seq_lengths.iter().map(|&n| n as usize).collect(),
-        annotate_divergence: args.annotate_divergence,
-        show_confidence_intervals: args.show_confidence_intervals,
+    Format::of(output)?;
+    let drawing = match &args.graph {
+        Graph::Stability(args) => args.draw()?,
+        Graph::Quantization(args) => args.draw()?,
+        Graph::Other(words) => return Err(not_a_graph(words).into()),
     };
-    let drawing = stability::draw(&ResultsFile::load(&args.results_file)?, &options)?;
     for note in &drawing.notes {
         eprintln!("note: {note}");
     }
-    drawing.save(&args.output)?;
+    drawing.save(output)?;
     if !quiet {
-        println!("drawn: {}", args.output.display());
+        println!("drawn: {}", output.display());
     }
     Ok(())
 }
 
 fn not_a_graph(words: &[String]) -> Error {
     let name = words.first().map_or("", String::as_str);
-    if ["quantization", "efficiency", "multidataset"].contains(&name) {
+    if ["efficiency", "multidataset"].contains(&name) {
         Error::NotAvailableYet {
             what: format!("bkbench plot {name}"),
         }
@@ -76,7 +133,7 @@ fn not_a_graph(words: &[String]) -> Error {
         Error::UnknownName {
             kind: "graph",
             name: name.into(),
-            known: vec!["stability".into()],
+            known: vec!["stability".into(), "quantization".into()],
         }
     }
 }

@@ -12,9 +12,9 @@ use crate::bench::longcontext::{Checkpoints, Grid, Run};
 use crate::config::Config;
 use crate::data::{self, Dataset};
 use crate::hardware::{self, DeviceChoice, Hardware};
-use crate::report::plot::stability;
-use crate::report::recall;
+use crate::report::plot::{self, Drawing, stability};
 use crate::report::table::table;
+use crate::report::{quantization, recall};
 use crate::results::{GuideFile, ResultsFile, RunRecord};
 use crate::train::Interrupt;
 use crate::{Error, Result};
@@ -78,6 +78,9 @@ pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFil
     if let Some(recall) = recall::table(record) {
         println!("{recall}");
     }
+    if let Some(quantization) = quantization::table(record) {
+        println!("{quantization}");
+    }
     for warning in &record.warnings {
         println!("warning: {warning}");
     }
@@ -91,12 +94,24 @@ pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFil
         show_confidence_intervals: true,
     };
     let results = ResultsFile::Record(Box::new(record.clone()));
-    let drawing = stability::draw(&results, &options)?;
-    for name in ["stability.svg", "stability.png"] {
-        drawing
-            .save(&dir.join(name))
-            .map_err(|error| error.stopped(dir))?;
-        println!("picture: {}", dir.join(name).display());
+    save(&stability::draw(&results, &options)?, dir, "stability")?;
+    if !record.quantization.is_empty() {
+        let options = plot::quantization::Options {
+            bit_widths: Vec::new(),
+            annotate_threshold: None,
+            show_confidence_intervals: true,
+        };
+        let drawing = plot::quantization::draw(&results, &options)?;
+        save(&drawing, dir, "quantization")?;
+    }
+    Ok(())
+}
+
+fn save(drawing: &Drawing, dir: &Path, name: &str) -> Result<()> {
+    for format in ["svg", "png"] {
+        let path = dir.join(format!("{name}.{format}"));
+        drawing.save(&path).map_err(|error| error.stopped(dir))?;
+        println!("picture: {}", path.display());
     }
     Ok(())
 }

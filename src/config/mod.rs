@@ -17,6 +17,7 @@ pub use layers::PRESETS;
 pub use model::{MatchBasis, ModelConfig};
 pub use train::{Backpropagation, Budget, TrainConfig};
 
+use crate::quant::BitWidth;
 use crate::units::Bytes;
 use crate::{Error, Result};
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub train: TrainConfig,
     /// Settings of the long-context benchmark.
     pub longcontext: LongContextConfig,
+    /// Settings of the quantization benchmark.
+    pub quantization: QuantizationConfig,
     /// Repetitions.
     pub seeds: SeedConfig,
     /// Where it runs.
@@ -51,13 +54,19 @@ pub enum Benchmark {
     /// Training stability and loss at growing sequence lengths.
     #[default]
     Longcontext,
+    /// Loss, size and speed of a trained model in fewer bits.
+    Quantization,
 }
 
 impl Benchmark {
+    /// All benchmarks.
+    pub const ALL: [Self; 2] = [Self::Longcontext, Self::Quantization];
+
     /// Its name on the command line and in file names.
     pub fn name(self) -> &'static str {
         match self {
             Self::Longcontext => "longcontext",
+            Self::Quantization => "quantization",
         }
     }
 }
@@ -111,6 +120,46 @@ impl Default for LongContextConfig {
             seq_lengths: vec![8192, 32_768, 131_072, 524_288, 1_048_576],
             recall_probe: false,
         }
+    }
+}
+
+/// Settings of the quantization benchmark.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuantizationConfig {
+    /// Bits of a weight; 32 is always measured, for all others are compared with it.
+    pub bit_widths: Vec<u32>,
+    /// Sequence length of the training and of the evaluation's windows, in tokens.
+    pub seq_len: usize,
+    /// Sequences a step: this benchmark's value of `train.batch_size`.
+    pub batch_size: usize,
+}
+
+impl Default for QuantizationConfig {
+    fn default() -> Self {
+        Self {
+            bit_widths: BitWidth::ALL.map(BitWidth::bits).to_vec(),
+            seq_len: 512,
+            batch_size: 8,
+        }
+    }
+}
+
+impl QuantizationConfig {
+    /// The widths to measure, the widest first, each once.
+    ///
+    /// # Errors
+    /// A number of bits that there is not.
+    pub fn widths(&self) -> Result<Vec<BitWidth>> {
+        let named = self
+            .bit_widths
+            .iter()
+            .map(|&bits| BitWidth::from_bits(bits));
+        let mut widths: Vec<BitWidth> = named.collect::<Result<_>>()?;
+        widths.push(BitWidth::Fp32);
+        widths.sort_unstable();
+        widths.dedup();
+        Ok(widths)
     }
 }
 
@@ -187,26 +236,42 @@ impl Config {
             layers::merge(&mut table, layers::read(path)?);
         }
         layers::merge(&mut table, flags);
-        let config: Self = table.try_into().map_err(|error: toml::de::Error| {
+        let mut config: Self = table.try_into().map_err(|error: toml::de::Error| {
             Error::bad_input(
                 "the configuration",
                 error.message(),
                 "correct the file or the flags",
             )
         })?;
+        if config.benchmark == Benchmark::Quantization {
+            config.train.batch_size = config.quantization.batch_size;
+        }
         config.validate()?;
         Ok(config)
     }
 
+    /// Sequence lengths that the benchmark trains at.
+    pub fn seq_lengths(&self) -> &[usize] {
+        match self.benchmark {
+            Benchmark::Longcontext => &self.longcontext.seq_lengths,
+            Benchmark::Quantization => std::slice::from_ref(&self.quantization.seq_len),
+        }
+    }
+
     /// Cells of a run: models, lengths and seeds multiplied.
     pub fn n_cells(&self) -> u64 {
-        let settings = self.models.names().count() * self.longcontext.seq_lengths.len();
+        let settings = self.models.names().count() * self.seq_lengths().len();
         (settings as u64).saturating_mul(self.seeds.count)
+    }
+
+    /// Whether the recall probe is part of the run.
+    pub fn probes_recall(&self) -> bool {
+        self.benchmark == Benchmark::Longcontext && self.longcontext.recall_probe
     }
 
     /// Entries of the recall probe: models and seeds multiplied, none where it is off.
     pub fn n_probes(&self) -> u64 {
-        if !self.longcontext.recall_probe {
+        if !self.probes_recall() {
             return 0;
         }
         (self.models.names().count() as u64).saturating_mul(self.seeds.count)

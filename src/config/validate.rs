@@ -110,6 +110,23 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         "above 0, or left out for no limit",
     );
 
+    let quantization = &config.quantization;
+    require(
+        quantization.widths().is_ok() && !quantization.bit_widths.is_empty(),
+        "quantization.bit_widths (--bit_widths)",
+        "a list of 32, 16, 8, 4 and 2",
+    );
+    require(
+        quantization.seq_len > 0,
+        "quantization.seq_len",
+        "at least 1",
+    );
+    require(
+        quantization.batch_size > 0,
+        "quantization.batch_size (--batch_size)",
+        "at least 1",
+    );
+
     let lengths = &config.longcontext.seq_lengths;
     let key = "longcontext.seq_lengths (--seq_lengths)";
     require(!lengths.is_empty(), key, "at least one length");

@@ -40,12 +40,11 @@ pub fn table(record: &RunRecord) -> String {
             "Held-out loss from token frequencies alone, without any context: {unigram:.3}."
         ));
     }
-    lines.push(String::new());
     let (limits, others_limits): (Vec<&ModelLimits>, Vec<&ModelLimits>) = record
         .limits
         .iter()
         .partition(|limits| record.is_causal(&limits.model));
-    lines.extend(aligned(LIMIT_COLUMNS, limits.into_iter().map(limits_row)));
+    lines.extend(limits_table(limits));
     if !others.is_empty() {
         lines.push(String::new());
         lines.push(NOT_CAUSAL.into());
@@ -56,17 +55,22 @@ pub fn table(record: &RunRecord) -> String {
             })
         };
         lines.extend(aligned(COLUMNS, others.into_iter().map(incomparable)));
-        lines.push(String::new());
-        lines.extend(aligned(
-            LIMIT_COLUMNS,
-            others_limits.into_iter().map(limits_row),
-        ));
+        lines.extend(limits_table(others_limits));
     }
     lines.join("\n") + "\n"
 }
 
+/// An empty line and the lengths that the models reach, if any were looked for.
+fn limits_table(limits: Vec<&ModelLimits>) -> Vec<String> {
+    if limits.is_empty() {
+        return Vec::new();
+    }
+    let table = aligned(LIMIT_COLUMNS, limits.into_iter().map(limits_row));
+    std::iter::once(String::new()).chain(table).collect()
+}
+
 /// Lines of equally wide columns, the heads first.
-fn aligned<const N: usize>(
+pub(super) fn aligned<const N: usize>(
     heads: [&str; N],
     rows: impl Iterator<Item = [String; N]>,
 ) -> Vec<String> {
@@ -157,7 +161,7 @@ fn limit(limit: Limit) -> String {
     }
 }
 
-fn estimate(estimate: Option<Estimate>, decimals: usize) -> String {
+pub(super) fn estimate(estimate: Option<Estimate>, decimals: usize) -> String {
     let Some(Estimate { mean, interval, .. }) = estimate else {
         return "-".into();
     };

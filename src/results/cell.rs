@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finite, LongContextMetrics, PROTOCOL_VERSION, Warning};
+use super::{Finite, LongContextMetrics, PROTOCOL_VERSION, QuantizationMetrics, Warning};
 use crate::Result;
-use crate::config::{Benchmark, Config, ModelConfig, TrainConfig, canonical_sha256};
+use crate::config::{
+    Benchmark, Config, ModelConfig, QuantizationConfig, TrainConfig, canonical_sha256,
+};
 use crate::units::Bytes;
 
 /// One trained and evaluated model.
@@ -31,6 +33,9 @@ pub struct Cell {
     pub warnings: Vec<Warning>,
     /// What was measured up to its end; absent where training never began.
     pub metrics: Option<LongContextMetrics>,
+    /// The trained model in fewer bits, where that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<QuantizationMetrics>,
 }
 
 /// Parameter counts of a model.
@@ -135,6 +140,8 @@ pub struct CellKey<'a> {
     seq_len: usize,
     seed: u64,
     n_steps: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantization: Option<&'a QuantizationConfig>,
 }
 
 impl<'a> CellKey<'a> {
@@ -161,6 +168,8 @@ impl<'a> CellKey<'a> {
             seq_len,
             seed,
             n_steps,
+            quantization: (config.benchmark == Benchmark::Quantization)
+                .then_some(&config.quantization),
         }
     }
 

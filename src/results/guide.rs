@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::writer::synced_json;
-use super::{RunRecord, Summary};
+use super::{QuantizationGuide, RunRecord, Summary};
+use crate::config::Benchmark;
 use crate::stats::Estimate;
 use crate::{Error, Result};
 
@@ -195,8 +196,11 @@ impl GuideFile {
     /// If the file has come into being since, or cannot be written.
     pub fn write(self, record: &RunRecord) -> Result<()> {
         std::fs::create_dir_all(self.dir()).map_err(Error::io("create", self.dir()))?;
-        let file = synced_json(&GuideResults::new(record).to_json(), self.dir())
-            .map_err(Error::io("write", &self.path))?;
+        let json = match record.config.benchmark {
+            Benchmark::Longcontext => GuideResults::new(record).to_json(),
+            Benchmark::Quantization => QuantizationGuide::new(record).to_json(),
+        };
+        let file = synced_json(&json, self.dir()).map_err(Error::io("write", &self.path))?;
         match file.persist_noclobber(&self.path) {
             Ok(_) => Ok(()),
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {

@@ -9,10 +9,12 @@ mod audit;
 mod cell;
 mod finite;
 mod guide;
+mod guide_quantization;
 mod kernel_error;
 mod limits;
 mod longcontext;
 mod memory;
+mod quantization;
 mod recall;
 mod record;
 mod summary;
@@ -25,12 +27,14 @@ pub use audit::{
 pub use cell::{Cell, CellKey, DivergenceCause, FailureKind, Outcome, Parameters};
 pub use finite::Finite;
 pub use guide::{GuideEntry, GuideFile, GuideResults};
+pub use guide_quantization::{QuantizationGuide, QuantizedEntry};
 pub use kernel_error::KernelError;
 pub use limits::{Censoring, Limit, ModelLimits, STEPS_FOR_A_CLAIM};
 pub use longcontext::{
     Curves, Evaluation, Fault, LongContextMetrics, NonFinite, PositionBucket, UsefulContext,
 };
 pub use memory::{Memory, MemoryLedger};
+pub use quantization::{AtWidth, ModelSize, QuantizationMetrics, Sensitivity, WidthSummary};
 pub use recall::{
     RecallBucket, RecallKey, RecallProtocol, RecallResult, RecallVerdict, ShuffledControl,
 };

@@ -6,14 +6,14 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuditReport, Cell, GuideResults, ModelLimits, RecallResult, RecallVerdict, Summary, Warning,
-    limits, summary,
+    AuditReport, Cell, GuideResults, ModelLimits, QuantizationGuide, RecallResult, RecallVerdict,
+    Summary, Warning, WidthSummary, limits, quantization, summary,
 };
-use crate::config::Config;
+use crate::config::{Benchmark, Config};
 use crate::{Error, Result};
 
 /// Version of the file's form; raised by any change that an older reader would misread.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// Version of the procedure; raised whenever the same configuration would give other numbers.
 pub const PROTOCOL_VERSION: u32 = 2;
@@ -49,8 +49,11 @@ pub struct RunRecord {
     pub cells: Vec<Cell>,
     /// Means over seeds; derived from the cells.
     pub summaries: Vec<Summary>,
-    /// The lengths each model reaches; derived from the cells.
+    /// The lengths each model reaches; derived from the cells of the long-context benchmark.
     pub limits: Vec<ModelLimits>,
+    /// The models in fewer bits, means over seeds; derived from the cells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quantization: Vec<WidthSummary>,
     /// The recall probe, one entry a model and seed; empty where it did not run.
     pub recall: Vec<RecallResult>,
     /// Whether the probe's numbers mean anything; derived from its entries.
@@ -166,6 +169,7 @@ impl RunRecord {
             cells: Vec::new(),
             summaries: Vec::new(),
             limits: Vec::new(),
+            quantization: Vec::new(),
             recall: Vec::new(),
             recall_verdict: None,
             warnings: Vec::new(),
@@ -181,7 +185,11 @@ impl RunRecord {
     /// Recomputes everything that follows from the cells.
     pub fn derive(&mut self) {
         self.summaries = summary::summarise(&self.cells);
-        self.limits = limits::limits(&self.cells, self.config.seeds.count);
+        self.limits = match self.config.benchmark {
+            Benchmark::Longcontext => limits::limits(&self.cells, self.config.seeds.count),
+            Benchmark::Quantization => Vec::new(),
+        };
+        self.quantization = quantization::summarise(&self.cells);
     }
 
     /// Whether no audit of `model` saw a logit that depends on a later token. The numbers of a model that
@@ -239,8 +247,10 @@ const WHAT_TO_GIVE: &str = "give the folder of a run or its result.json";
 pub enum ResultsFile {
     /// `result.json`.
     Record(Box<RunRecord>),
-    /// The file of `--output`.
+    /// The file of `--output` of the long-context benchmark.
     Guide(GuideResults),
+    /// The file of `--output` of the quantization benchmark.
+    Quantization(QuantizationGuide),
 }
 
 impl ResultsFile {
@@ -252,6 +262,8 @@ impl ResultsFile {
         let json = read_json(path)?;
         if GuideResults::looks_like(&json) {
             GuideResults::from_json(json, path).map(Self::Guide)
+        } else if QuantizationGuide::looks_like(&json) {
+            QuantizationGuide::from_json(json, path).map(Self::Quantization)
         } else {
             RunRecord::from_json(json, path).map(|record| Self::Record(Box::new(record)))
         }

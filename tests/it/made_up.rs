@@ -130,6 +130,7 @@ fn cell(
         outcome,
         warnings: Vec::new(),
         metrics: Some(metrics),
+        quantization: None,
     }
 }
 

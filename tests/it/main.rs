@@ -32,6 +32,7 @@ mod packed_matmul;
 mod plain;
 mod plots;
 mod published;
+mod quantization;
 mod recall;
 mod recovery;
 mod resnetbk_variants;

@@ -1,14 +1,16 @@
 //! One cell: a training, its evaluation, and what is recorded of them.
 
 use super::{Point, Run};
-use crate::bench::{Progress, memory};
+use crate::bench::{Progress, memory, quantization};
+use crate::config::Benchmark;
 use crate::data::Batches;
 use crate::eval::{Evaluator, HeldOut, audit, kernel_errors};
-use crate::models::registry::{ModelShape, ParameterCount};
+use crate::models::registry::{Carry, ModelShape, ParameterCount};
 use crate::models::{BatchShape, LanguageModel, weights};
 use crate::results::{
     AuditCheck, AuditReport, AuditedWeights, Cell, FailureKind, Finite, KernelError,
-    LongContextMetrics, Memory, MemoryLedger, Outcome, Parameters, RunRecord, RunWriter, StepLine,
+    LongContextMetrics, Memory, MemoryLedger, Outcome, Parameters, QuantizationMetrics, RunRecord,
+    RunWriter, StepLine,
 };
 use crate::train::{
     CheckpointFolder, Interrupt, Observer, Step, Trained, Training, learning_rate, train,
@@ -19,6 +21,8 @@ use crate::{Error, Result};
 struct Ended {
     outcome: Outcome,
     metrics: Option<LongContextMetrics>,
+    /// The model in fewer bits.
+    quantization: Option<QuantizationMetrics>,
     /// The last weights, where the device lived to tell.
     model: Option<LanguageModel>,
 }
@@ -28,6 +32,7 @@ impl Ended {
         Self {
             outcome,
             metrics: None,
+            quantization: None,
             model: None,
         }
     }
@@ -52,14 +57,14 @@ impl Run<'_> {
         progress.start_cell(&format!("{model} N={seq_len} seed {seed}"), n_steps);
         let mut audit = None;
         let misfit = memory::misfit(shape, seq_len, self.config, self.hardware);
-        let (outcome, metrics) = if let Some(skipped) = misfit {
-            (skipped, None)
+        let (outcome, metrics, quantization) = if let Some(skipped) = misfit {
+            (skipped, None, None)
         } else {
             let ended = self.trained(point, &id, writer, progress)?;
             if let Some(model) = ended.model {
                 audit = self.audit_trained(shape, seed, &ended.outcome, &model, record)?;
             }
-            (ended.outcome, ended.metrics)
+            (ended.outcome, ended.metrics, ended.quantization)
         };
         progress.finish_cell(&describe(&outcome, metrics.as_ref()));
         let cell = Cell {
@@ -73,6 +78,7 @@ impl Run<'_> {
             outcome,
             warnings: self.repeated_data(seq_len).into_iter().collect(),
             metrics,
+            quantization,
         };
         Ok((cell, audit))
     }
@@ -92,7 +98,7 @@ impl Run<'_> {
         if *outcome != Outcome::Completed || record.audits.iter().any(is_done) {
             return Ok(None);
         }
-        let n_tokens = audit::n_tokens(&self.config.longcontext.seq_lengths);
+        let n_tokens = audit::n_tokens(self.config.seq_lengths());
         let findings = audit::leaks(trained, shape.vocab_size, n_tokens, seed)?;
         Ok(Some(AuditReport {
             model: model.to_owned(),
@@ -166,9 +172,14 @@ impl Run<'_> {
         let tensors = memory::tensors(self.hardware);
         let estimated = memory::needs(point.shape, point.seq_len, &self.config.train, tensors);
         let metrics = metrics(&trained, held_out, kernel_errors, unigram, estimated)?;
+        let quantization = match trained.outcome {
+            Outcome::Completed => self.quantization(point, &trained.model, progress)?,
+            _ => None,
+        };
         Ok(Ended {
             outcome: trained.outcome,
             metrics: Some(metrics),
+            quantization,
             model: Some(trained.model),
         })
     }
@@ -204,14 +215,43 @@ impl Run<'_> {
     }
 
     pub(super) fn evaluate(&self, point: Point<'_>, model: &LanguageModel) -> Result<HeldOut> {
-        let (config, seq_len) = (&self.config.train, point.seq_len);
-        let evaluator = Evaluator {
+        let evaluator = self.evaluator(point, model);
+        evaluator.evaluate(&self.dataset.eval, self.eval_bytes(), point.seq_len)
+    }
+
+    fn evaluator<'a>(&self, point: Point<'_>, model: &'a LanguageModel) -> Evaluator<'a> {
+        let config = &self.config.train;
+        Evaluator {
             model,
-            segment: point.shape.architecture.resident_len(config, seq_len),
+            segment: point.shape.architecture.resident_len(config, point.seq_len),
             loss_chunk_tokens: config.loss_chunk_tokens,
+        }
+    }
+
+    /// Bytes of the held-out text.
+    fn eval_bytes(&self) -> u64 {
+        self.dataset.manifest.eval.n_bytes as u64
+    }
+
+    /// The trained model in fewer bits, where that is the benchmark.
+    fn quantization(
+        &self,
+        point: Point<'_>,
+        model: &LanguageModel,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<QuantizationMetrics>> {
+        if self.config.benchmark != Benchmark::Quantization {
+            return Ok(None);
+        }
+        progress.message("measuring the trained model in fewer bits");
+        let study = quantization::Study {
+            evaluator: self.evaluator(point, model),
+            decodes: point.shape.architecture.carry() == Carry::Finite,
+            tokens: &self.dataset.eval,
+            n_bytes: self.eval_bytes(),
+            window: point.seq_len,
         };
-        let n_bytes = self.dataset.manifest.eval.n_bytes as u64;
-        evaluator.evaluate(&self.dataset.eval, n_bytes, seq_len)
+        study.measure(&self.config.quantization.widths()?).map(Some)
     }
 
     /// On the first window of the training text, which no cell is too long for.

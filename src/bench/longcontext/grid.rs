@@ -47,7 +47,7 @@ impl Grid {
             .map(Architecture::parse)
             .collect::<Result<_>>()?;
         let shapes = matched_shapes(&models, &config.model, vocab_size)?;
-        let seq_lengths = config.longcontext.seq_lengths.clone();
+        let seq_lengths = config.seq_lengths().to_vec();
         let longest = seq_lengths.iter().copied().max().unwrap_or(0);
         if n_train_tokens <= longest {
             return Err(Error::bad_input(

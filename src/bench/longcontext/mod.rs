@@ -127,7 +127,7 @@ impl Run<'_> {
             writer.save(record)?;
             self.checkpoints.tidy(&cell)?;
         }
-        if self.config.longcontext.recall_probe {
+        if self.config.probes_recall() {
             self.probe_recall(record, writer, progress)?;
         }
         Ok(())

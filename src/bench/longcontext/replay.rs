@@ -87,7 +87,9 @@ impl Run<'_> {
         again.derive();
         of_run(
             "summaries",
-            if (&record.summaries, &record.limits) == (&again.summaries, &again.limits) {
+            if (&record.summaries, &record.limits, &record.quantization)
+                == (&again.summaries, &again.limits, &again.quantization)
+            {
                 Verdict::Same
             } else {
                 Verdict::Differs("they do not follow from the cells".into())

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use toml::{Table, Value};
 
 use crate::cli::count;
-use crate::config::Config;
+use crate::config::{Benchmark, Config};
 use crate::models::registry::Architecture;
 use crate::{Error, Result};
 
@@ -13,7 +13,7 @@ use crate::{Error, Result};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// What to measure: longcontext
+    /// What to measure: longcontext, quantization [default: longcontext]
     #[arg(long, value_name = "NAME")]
     benchmark: Option<String>,
     /// Settings to start from: smoke (minutes on a CPU), laptop, t4, guide [default: guide]
@@ -31,6 +31,9 @@ pub struct Args {
     /// Sequence lengths, in tokens
     #[arg(long, num_args = 1.., value_name = "N", value_parser = count)]
     seq_lengths: Vec<u64>,
+    /// Bits of a weight in the quantization benchmark: 32 16 8 4 2
+    #[arg(long, num_args = 1.., value_name = "BITS", value_parser = count)]
+    bit_widths: Vec<u64>,
     /// Repetitions of every cell, with seeds --seed, --seed + 1, ...
     #[arg(long, value_name = "N", value_parser = count)]
     num_seeds: Option<u64>,
@@ -103,8 +106,6 @@ struct Later {
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
     mixed_precision: Option<bool>,
     #[arg(long, hide = true, num_args = 1..)]
-    bit_widths: Vec<String>,
-    #[arg(long, hide = true, num_args = 1..)]
     flops_budgets: Vec<String>,
     #[arg(long, hide = true)]
     checkpoint: Option<String>,
@@ -115,7 +116,6 @@ impl Later {
         let given = [
             ("--all", self.all),
             ("--mixed_precision true", self.mixed_precision == Some(true)),
-            ("--bit_widths", !self.bit_widths.is_empty()),
             ("--flops_budgets", !self.flops_budgets.is_empty()),
             ("--checkpoint", self.checkpoint.is_some()),
         ];
@@ -152,6 +152,12 @@ impl Args {
             ("seeds", "count", "--num_seeds", self.num_seeds),
             ("seeds", "first", "--seed", self.seed),
             ("train", "batch_size", "--batch_size", self.batch_size),
+            (
+                "quantization",
+                "batch_size",
+                "--batch_size",
+                self.batch_size,
+            ),
             ("train", "segment_len", "--segment_len", self.segment_len),
         ] {
             if let Some(number) = number {
@@ -186,39 +192,57 @@ impl Args {
                 set("train", key, seconds.into());
             }
         }
-        if !self.seq_lengths.is_empty() {
-            let lengths = self
-                .seq_lengths
-                .iter()
-                .map(|&length| integer("--seq_lengths", length));
-            set(
+        for (section, key, flag, list) in [
+            (
                 "longcontext",
                 "seq_lengths",
-                Value::Array(lengths.collect::<Result<_>>()?),
-            );
+                "--seq_lengths",
+                &self.seq_lengths,
+            ),
+            (
+                "quantization",
+                "bit_widths",
+                "--bit_widths",
+                &self.bit_widths,
+            ),
+        ] {
+            if !list.is_empty() {
+                let list = list.iter().map(|&number| integer(flag, number));
+                set(section, key, Value::Array(list.collect::<Result<_>>()?));
+            }
+        }
+        if let Some(benchmark) = self.benchmark()? {
+            table.insert("benchmark".into(), benchmark.name().into());
         }
         Ok(table)
+    }
+
+    /// The benchmark asked for by name.
+    fn benchmark(&self) -> Result<Option<Benchmark>> {
+        let Some(name) = self.benchmark.as_deref() else {
+            return Ok(None);
+        };
+        if let Some(benchmark) = Benchmark::ALL
+            .into_iter()
+            .find(|known| known.name() == name)
+        {
+            return Ok(Some(benchmark));
+        }
+        if ["efficiency", "multidataset"].contains(&name) {
+            return Err(Error::NotAvailableYet {
+                what: format!("--benchmark {name}"),
+            });
+        }
+        Err(Error::UnknownName {
+            kind: "benchmark",
+            name: name.into(),
+            known: Benchmark::ALL.map(|known| known.name().into()).to_vec(),
+        })
     }
 
     /// The resolved configuration.
     pub(super) fn resolve(&self) -> Result<Config> {
         self.later.refuse()?;
-        match self.benchmark.as_deref() {
-            None | Some("longcontext") => {}
-            Some(name @ ("quantization" | "efficiency" | "multidataset")) => {
-                return Err(Error::NotAvailableYet {
-                    what: format!("--benchmark {name}"),
-                });
-            }
-            Some(name) => {
-                let known = vec!["longcontext".into()];
-                return Err(Error::UnknownName {
-                    kind: "benchmark",
-                    name: name.into(),
-                    known,
-                });
-            }
-        }
         let config = Config::resolve(
             Some(self.preset.as_deref().unwrap_or("guide")),
             self.config.as_deref(),

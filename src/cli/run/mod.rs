@@ -93,7 +93,7 @@ impl Args {
 /// The cells a configuration asks for, and the memory that each model needs for one, in words.
 fn grid(config: &Config) -> Result<String> {
     let names: Vec<&str> = config.models.names().collect();
-    let lengths = &config.longcontext.seq_lengths;
+    let lengths = config.seq_lengths();
     let head = format!(
         "{}: {} cells = {} models ({}) x {} lengths x {} seeds from {}\n",
         config.benchmark.name(),

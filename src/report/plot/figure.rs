@@ -39,6 +39,8 @@ pub(super) struct Figure {
     pub(super) footer: String,
     pub(super) x_label: String,
     pub(super) y_label: String,
+    /// Whether y holds decimal logarithms, to be labelled with what they are of.
+    pub(super) log_y: bool,
     pub(super) legend: Vec<Key>,
     pub(super) panels: Vec<Panel>,
 }
@@ -144,7 +146,7 @@ impl Figure {
             } else {
                 ""
             };
-            panel.draw(&area, y.clone(), &self.x_label, y_label)?;
+            panel.draw(&area, (y.clone(), self.log_y), &self.x_label, y_label)?;
         }
         root.present()?;
         Ok(())
@@ -210,7 +212,13 @@ impl Figure {
 }
 
 impl Panel {
-    fn draw(&self, area: &Area<'_>, y: Range<f64>, x_label: &str, y_label: &str) -> Drawn {
+    fn draw(
+        &self,
+        area: &Area<'_>,
+        (y, log_y): (Range<f64>, bool),
+        x_label: &str,
+        y_label: &str,
+    ) -> Drawn {
         let font = |size: f64| ("sans-serif", size * FONT_UNIT).into_font();
         let mut chart = ChartBuilder::on(area)
             .margin(8)
@@ -233,7 +241,13 @@ impl Panel {
             .x_labels(self.categories.len().max(6))
             .y_labels(8)
             .x_label_formatter(&category)
-            .y_label_formatter(&|y| format!("{y:.decimals$}"))
+            .y_label_formatter(&|&y| {
+                if log_y {
+                    three_digits(10_f64.powf(y))
+                } else {
+                    format!("{y:.decimals$}")
+                }
+            })
             .label_style(font(12.0).color(&NEUTRAL))
             .axis_desc_style(font(13.0).color(&BLACK))
             .x_desc(x_label)
@@ -277,6 +291,12 @@ impl Panel {
         }
         Ok(())
     }
+}
+
+/// Three significant digits.
+fn three_digits(value: f64) -> String {
+    let decimals = (2.0 - value.log10().floor()).clamp(0.0, 6.0) as usize;
+    format!("{value:.decimals$}")
 }
 
 fn text(area: &Area<'_>, text: &str, at: (i32, i32), size: f64, colour: RGBColor) -> Drawn {

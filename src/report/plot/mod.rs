@@ -1,6 +1,7 @@
 //! Plots. Each is drawn once, as SVG; PNG and PDF are made from that drawing, so that the three never differ.
 
 mod figure;
+pub mod quantization;
 pub mod stability;
 
 use std::io::Write;

@@ -39,6 +39,7 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
     let available: Vec<usize> = match results {
         ResultsFile::Record(record) => lengths(record.cells.iter().map(|cell| cell.seq_len)),
         ResultsFile::Guide(guide) => lengths(guide.settings.iter().map(|(seq_len, _)| *seq_len)),
+        ResultsFile::Quantization(_) => Vec::new(),
     };
     let wanted = if options.seq_lengths.is_empty() {
         &available
@@ -58,6 +59,7 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
     let figure = match results {
         ResultsFile::Record(record) => of_record(record, &shown, options),
         ResultsFile::Guide(guide) => of_guide(guide, &shown, options),
+        ResultsFile::Quantization(_) => Figure::default(),
     };
     let notes = absent
         .iter()
@@ -168,6 +170,7 @@ fn of_record(record: &RunRecord, shown: &[usize], options: &Options) -> Figure {
         footer: footer(record),
         x_label: "optimiser step".into(),
         y_label: format!("loss (nats per token){smoothing}"),
+        log_y: false,
         legend,
         panels,
     }
@@ -481,6 +484,7 @@ fn of_guide(guide: &GuideResults, shown: &[usize], options: &Options) -> Figure 
         footer: "Drawn from the file of --output, which holds no curves; give the folder of the run to see them.".into(),
         x_label: "sequence length N (tokens)".into(),
         y_label: "final training loss (nats per token)".into(),
+        log_y: false,
         legend: legend.collect(),
         panels: vec![panel],
     }
