@@ -326,7 +326,7 @@ impl LanguageModel {
             Matrix::Packed(head) => {
                 let vocab = head.layout().rows;
                 let logits = |rows| head.multiply(rows);
-                linear_cross_entropy::infer_by(x, vocab, targets, chunk_tokens, logits)
+                linear_cross_entropy::infer_by(&x, vocab, targets, chunk_tokens, logits)
             }
         }
     }

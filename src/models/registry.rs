@@ -114,6 +114,10 @@ impl Architecture {
 
 /// The block of any registered model.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful a model, each a few tensor handles"
+)]
 pub enum Block {
     /// `resnetbk` and its variants.
     ResNetBk(ResNetBkBlock),

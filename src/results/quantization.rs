@@ -125,6 +125,11 @@ pub(super) fn summarise(cells: &[Cell]) -> Vec<WidthSummary> {
 /// The entries of the widest and of the wanted width.
 type Pair<'a> = (&'a AtWidth, &'a AtWidth);
 
+/// Held-out loss, nats per token.
+fn nll(at: &AtWidth) -> Option<f64> {
+    Some(at.evaluation.as_ref()?.nll_nats.get())
+}
+
 fn summary(model: &str, width: BitWidth, completed: &[&QuantizationMetrics]) -> WidthSummary {
     let at = |metrics: &&'_ QuantizationMetrics| -> Option<(AtWidth, AtWidth)> {
         let find = |width| metrics.widths.iter().find(|at| at.width == width).cloned();
@@ -136,9 +141,6 @@ fn summary(model: &str, width: BitWidth, completed: &[&QuantizationMetrics]) -> 
         let values: Option<Vec<f64>> = pairs.as_ref()?.iter().map(|(a, b)| value((a, b))).collect();
         Estimate::of(&values?)
     };
-    fn nll(at: &AtWidth) -> Option<f64> {
-        Some(at.evaluation.as_ref()?.nll_nats.get())
-    }
     let size = pairs.as_ref().and_then(|pairs| Some(pairs.first()?.1.size));
     WidthSummary {
         model: model.to_owned(),

@@ -47,7 +47,7 @@ pub fn infer(
 /// # Errors
 /// As [`infer`], and what `logits` returns.
 pub fn infer_by(
-    x: Tensor<2>,
+    x: &Tensor<2>,
     vocab: usize,
     targets: &[u32],
     chunk_tokens: usize,
