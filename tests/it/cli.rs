@@ -94,12 +94,11 @@ fn all_problems_of_a_configuration_are_named_at_once() {
 fn features_that_are_not_there_yet_say_so() {
     for line in [
         "run --all",
-        "run --benchmark quantization --bit_widths 32 16 8 4 2",
         "run --benchmark efficiency --flops_budgets 1e9 2e9",
         "run --benchmark multidataset",
         "run --mixed_precision true",
         "run --checkpoint somewhere",
-        "plot quantization --results_file a --output b.svg",
+        "plot efficiency --results_file a --output b.svg",
         "doctor",
         "stats results",
     ] {
@@ -110,6 +109,10 @@ fn features_that_are_not_there_yet_say_so() {
     printed(
         dir.path(),
         "run --mixed_precision false --gradient_checkpointing true --cpu_offloading --bptt exact --segment_len 1024 --dry_run",
+    );
+    printed(
+        dir.path(),
+        "run --benchmark quantization --bit_widths 32 16 8 4 2 --dry_run",
     );
 }
 
