@@ -121,11 +121,6 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         "quantization.seq_len",
         "at least 1",
     );
-    require(
-        quantization.batch_size > 0,
-        "quantization.batch_size (--batch_size)",
-        "at least 1",
-    );
 
     let lengths = &config.longcontext.seq_lengths;
     let key = "longcontext.seq_lengths (--seq_lengths)";
