@@ -178,7 +178,7 @@ fn a_gather_takes_as_many_dispatches_as_the_adapter_needs() {
 }
 
 #[test]
-#[ignore = "run by the test above in a process of its own"]
+#[ignore = "run by the test above in a process of its own; scripts/test.sh skips it"]
 fn the_dispatches_of_a_gather() {
     // 66,000 workgroups: more than one dimension holds.
     let (n, rows, d) = (66_000, 257, 256);
