@@ -21,8 +21,10 @@ use burn::tensor::Tensor;
 
 pub use launch::dispatches;
 
-/// The values of a slice in memory of their own: on the CPU a slice keeps all of what it was cut from, which for
-/// the last state of a segment is the whole segment.
+/// The values of a slice in memory of their own: a slice keeps all of what it was cut from, which for the last
+/// state of a segment is the whole segment.
 pub(crate) fn compact<const D: usize>(slice: Tensor<D>) -> Tensor<D> {
+    // Had the slice only one owner, the product would be written over it, in the memory that it is cut from.
+    let _second_owner = slice.clone();
     slice.mul_scalar(1)
 }
