@@ -1,6 +1,6 @@
 //! Depthwise causal convolution, element by element.
 
-use super::Number;
+use super::{Number, sigmoid};
 
 /// Sizes and inputs of a call, row-major.
 #[derive(Debug, Clone)]
@@ -38,6 +38,15 @@ pub struct Gradients<T> {
     pub d_x0: Vec<T>,
 }
 
+/// What the forward pass computed, `[batch, seq_len, channels]`.
+#[derive(Debug, Clone)]
+pub struct Trace<T> {
+    /// The output.
+    pub y: Vec<T>,
+    /// Sigmoid of the sum of the taps; empty without `SiLU`.
+    pub sigmoid: Vec<T>,
+}
+
 impl<T: Number> Inputs<T> {
     /// Where element (`batch`, `t`, `channel`) of `concat(x0, x)` lies: in `x0` (true) or `x`, and at which index.
     fn place(&self, batch: usize, t: usize, channel: usize) -> (bool, usize) {
@@ -67,16 +76,30 @@ impl<T: Number> Inputs<T> {
 
     /// The output `[batch, seq_len, channels]`.
     pub fn forward(&self) -> Vec<T> {
-        let mut y = Vec::with_capacity(self.x.len());
+        self.trace().y
+    }
+
+    /// The output with what the adjoint reads of the way there.
+    pub fn trace(&self) -> Trace<T> {
+        let mut trace = Trace {
+            y: Vec::with_capacity(self.x.len()),
+            sigmoid: Vec::new(),
+        };
         for batch in 0..self.batch {
             for t in 0..self.seq_len {
                 for channel in 0..self.channels {
                     let pre = self.pre_activation(batch, t, channel);
-                    y.push(if self.silu { pre * sigmoid(pre) } else { pre });
+                    if self.silu {
+                        let s = sigmoid(pre);
+                        trace.sigmoid.push(s);
+                        trace.y.push(pre * s);
+                    } else {
+                        trace.y.push(pre);
+                    }
                 }
             }
         }
-        y
+        trace
     }
 
     /// The inputs before the first of the sequence that follows, `[batch, d_conv - 1, channels]`.
@@ -92,6 +115,11 @@ impl<T: Number> Inputs<T> {
 
     /// The exact adjoint for the cotangents of the output and of the final inputs.
     pub fn backward(&self, d_y: &[T], d_x_last: &[T]) -> Gradients<T> {
+        self.adjoint(&self.trace(), d_y, d_x_last)
+    }
+
+    /// As [`Inputs::backward`], from a trace of the forward pass.
+    pub fn adjoint(&self, trace: &Trace<T>, d_y: &[T], d_x_last: &[T]) -> Gradients<T> {
         let zeros = |n| vec![T::from_f64(0.0); n];
         let mut g = Gradients {
             d_x: zeros(self.x.len()),
@@ -103,11 +131,11 @@ impl<T: Number> Inputs<T> {
         for batch in 0..self.batch {
             for channel in 0..self.channels {
                 for t in 0..self.seq_len {
-                    let mut d = d_y[(batch * self.seq_len + t) * self.channels + channel];
+                    let at = (batch * self.seq_len + t) * self.channels + channel;
+                    let mut d = d_y[at];
                     if self.silu {
-                        let pre = self.pre_activation(batch, t, channel);
-                        let s = sigmoid(pre);
-                        d = d * (s + pre * s * (one - s));
+                        let (s, y) = (trace.sigmoid[at], trace.y[at]);
+                        d = d * (s + y * (one - s));
                     }
                     g.d_bias[channel] = g.d_bias[channel] + d;
                     for k in 0..self.d_conv {
@@ -128,9 +156,4 @@ impl<T: Number> Inputs<T> {
         }
         g
     }
-}
-
-fn sigmoid<T: Number>(v: T) -> T {
-    let one = T::from_f64(1.0);
-    one / (one + (-v).exp())
 }

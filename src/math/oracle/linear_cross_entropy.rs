@@ -1,12 +1,11 @@
 //! Cross-entropy of a linear layer's softmax, token by token.
 
 use super::Number;
+use super::layers::{product, product_of_transposed, product_with_transposed};
 
 /// Negative log-likelihood in nats of each target, for `x` `[tokens, d_model]` and `weight` `[vocab, d_model]`.
 pub fn nll<T: Number>(x: &[T], weight: &[T], d_model: usize, targets: &[usize]) -> Vec<T> {
-    let rows = x.chunks(d_model).zip(targets);
-    rows.map(|(x, &target)| -log_softmax(&logits(x, weight))[target])
-        .collect()
+    of_logits(&logits(x, weight, d_model), targets).nll
 }
 
 /// Gradients by `x` and by `weight` of `scale` times the sum of [`nll`].
@@ -17,39 +16,78 @@ pub fn gradients<T: Number>(
     targets: &[usize],
     scale: T,
 ) -> (Vec<T>, Vec<T>) {
-    let zero = T::from_f64(0.0);
-    let mut d_x = vec![zero; x.len()];
-    let mut d_weight = vec![zero; weight.len()];
-    for (token, &target) in targets.iter().enumerate() {
-        let x_row = &x[token * d_model..(token + 1) * d_model];
-        for (word, log_p) in log_softmax(&logits(x_row, weight)).into_iter().enumerate() {
-            let one_hot = T::from_f64(if word == target { 1.0 } else { 0.0 });
-            let d_logit = scale * (log_p.exp() - one_hot);
-            for i in 0..d_model {
-                let (a, w) = (token * d_model + i, word * d_model + i);
-                d_x[a] = d_x[a] + d_logit * weight[w];
-                d_weight[w] = d_weight[w] + d_logit * x[a];
-            }
-        }
-    }
-    (d_x, d_weight)
+    let vocab = weight.len() / d_model;
+    let rows = of_logits(&logits(x, weight, d_model), targets);
+    let d_logits = rows.d_logits(targets, scale);
+    (
+        product(&d_logits, weight, [targets.len(), vocab, d_model]),
+        product_of_transposed(&d_logits, x, [targets.len(), vocab, d_model]),
+    )
 }
 
-fn logits<T: Number>(x: &[T], weight: &[T]) -> Vec<T> {
-    let dot = |w: &[T]| {
-        x.iter()
-            .zip(w)
-            .fold(T::from_f64(0.0), |sum, (&x, &w)| sum + x * w)
+/// Losses of rows of logits, with what their gradient reads.
+#[derive(Debug, Clone)]
+pub struct Rows<T> {
+    /// In nats.
+    pub nll: Vec<T>,
+    /// exp(logit - the row's largest), `[rows, vocab]`.
+    exponentials: Vec<T>,
+    /// The sum of each row of them.
+    sums: Vec<T>,
+}
+
+/// The loss of each row of `logits` `[rows, vocab]`.
+pub fn of_logits<T: Number>(logits: &[T], targets: &[usize]) -> Rows<T> {
+    let mut rows = Rows {
+        nll: Vec::with_capacity(targets.len()),
+        exponentials: Vec::with_capacity(logits.len()),
+        sums: Vec::with_capacity(targets.len()),
     };
-    weight.chunks(x.len()).map(dot).collect()
+    let vocab = logits.len() / targets.len();
+    for (row, &target) in logits.chunks(vocab).zip(targets) {
+        let largest = row
+            .iter()
+            .fold(row[0], |m, &logit| if logit > m { logit } else { m });
+        let mut sum = T::from_f64(0.0);
+        let mut of_target = largest;
+        for (word, &logit) in row.iter().enumerate() {
+            let shifted = logit - largest;
+            if word == target {
+                of_target = shifted;
+            }
+            let exponential = shifted.exp();
+            rows.exponentials.push(exponential);
+            sum = sum + exponential;
+        }
+        rows.nll.push(sum.ln() - of_target);
+        rows.sums.push(sum);
+    }
+    rows
 }
 
-fn log_softmax<T: Number>(logits: &[T]) -> Vec<T> {
-    let largest = logits
-        .iter()
-        .fold(logits[0], |m, &l| if l > m { l } else { m });
-    let sum = logits
-        .iter()
-        .fold(T::from_f64(0.0), |sum, &l| sum + (l - largest).exp());
-    logits.iter().map(|&l| l - largest - sum.ln()).collect()
+impl<T: Number> Rows<T> {
+    /// Gradient by the logits of `scale` times the sum of the losses: `scale (softmax - one_hot)`.
+    pub fn d_logits(&self, targets: &[usize], scale: T) -> Vec<T> {
+        let mut d_logits = Vec::with_capacity(self.exponentials.len());
+        let vocab = self.exponentials.len() / targets.len();
+        let rows = self.exponentials.chunks(vocab).zip(&self.sums);
+        for ((row, &sum), &target) in rows.zip(targets) {
+            let factor = scale / sum;
+            let first = d_logits.len();
+            d_logits.extend(row.iter().map(|&exponential| exponential * factor));
+            d_logits[first + target] = d_logits[first + target] - scale;
+        }
+        d_logits
+    }
+}
+
+/// `scale` times the sum of `nll`.
+pub fn scaled_sum<T: Number>(nll: &[T], scale: T) -> T {
+    scale * nll.iter().fold(T::from_f64(0.0), |sum, &nll| sum + nll)
+}
+
+/// `x . weight^T`.
+fn logits<T: Number>(x: &[T], weight: &[T], d_model: usize) -> Vec<T> {
+    let sizes = [x.len() / d_model, d_model, weight.len() / d_model];
+    product_with_transposed(x, weight, sizes)
 }

@@ -5,8 +5,11 @@
 //! layout `[batch, seq, channel]`.
 
 pub mod causal_conv;
+mod counting;
 pub mod embedding;
+pub mod layers;
 pub mod linear_cross_entropy;
+pub mod optimiser;
 pub mod packed_matmul;
 pub mod resolvent_diag;
 pub mod resolvent_diag_bidirectional;
@@ -14,7 +17,10 @@ pub mod selective_scan;
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-/// The arithmetic the oracle needs: `f64`, or a number that counts its operations.
+pub use counting::{Counting, operations};
+
+/// The arithmetic the oracle needs: `f64`, or [`Counting`]. The number of operations must follow from the shapes
+/// alone: a formula that takes a branch does the same arithmetic on both sides of it.
 pub trait Number:
     Copy
     + PartialOrd
@@ -32,6 +38,18 @@ pub trait Number:
     /// Natural logarithm.
     #[must_use]
     fn ln(self) -> Self;
+    /// ln(1 + `self`), exact near 0.
+    #[must_use]
+    fn ln_1p(self) -> Self;
+    /// Square root.
+    #[must_use]
+    fn sqrt(self) -> Self;
+    /// Absolute value.
+    #[must_use]
+    fn abs(self) -> Self;
+    /// The larger of the two.
+    #[must_use]
+    fn max(self, other: Self) -> Self;
 }
 
 impl Number for f64 {
@@ -44,4 +62,21 @@ impl Number for f64 {
     fn ln(self) -> Self {
         Self::ln(self)
     }
+    fn ln_1p(self) -> Self {
+        Self::ln_1p(self)
+    }
+    fn sqrt(self) -> Self {
+        Self::sqrt(self)
+    }
+    fn abs(self) -> Self {
+        Self::abs(self)
+    }
+    fn max(self, other: Self) -> Self {
+        if other > self { other } else { self }
+    }
+}
+
+fn sigmoid<T: Number>(x: T) -> T {
+    let one = T::from_f64(1.0);
+    one / (one + (-x).exp())
 }

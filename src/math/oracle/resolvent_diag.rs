@@ -17,7 +17,7 @@ pub struct Problem<'a, N> {
     pub heads: usize,
     /// `[batch, seq, heads]`.
     pub diag: &'a [N],
-    /// `[batch, seq, heads]`.
+    /// `[batch, seq, heads]`, or one value for all, which has no gradient.
     pub coupling: &'a [N],
     /// `[2, heads]`: real and imaginary parts of z.
     pub shift: &'a [N],
@@ -31,7 +31,7 @@ pub struct Problem<'a, N> {
 pub struct Gradients<N> {
     /// dL/d diag.
     pub diag: Vec<N>,
-    /// dL/d coupling.
+    /// dL/d coupling; empty where one value holds everywhere.
     pub coupling: Vec<N>,
     /// dL/d shift.
     pub shift: Vec<N>,
@@ -39,7 +39,7 @@ pub struct Gradients<N> {
     pub g0: Vec<N>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Complex<N>(pub(super) N, pub(super) N);
 
 impl<N: Number> Complex<N> {
@@ -65,11 +65,26 @@ impl<N: Number> Complex<N> {
     pub(super) fn conj(self) -> Self {
         Self(self.0, -self.1)
     }
+    /// `self` plus the conjugate of `o`.
+    pub(super) fn plus_conj(self, o: Self) -> Self {
+        Self(self.0 + o.0, self.1 - o.1)
+    }
+    /// Real part of the product.
+    pub(super) fn real_times(self, o: Self) -> N {
+        self.0 * o.0 - self.1 * o.1
+    }
 }
 
 impl<N: Number> Problem<'_, N> {
     fn at(&self, b: usize, i: usize, h: usize) -> usize {
         (b * self.seq + i) * self.heads + h
+    }
+
+    fn coupling(&self, ix: usize) -> N {
+        match self.coupling {
+            [one] => *one,
+            all => all[ix],
+        }
     }
 
     /// Complex element `h` of row `row` of a tensor of `2 * heads` columns.
@@ -93,11 +108,11 @@ impl<N: Number> Problem<'_, N> {
         for b in 0..self.batch {
             for h in 0..self.heads {
                 let mut g = self.complex(self.g0, b, h);
+                let minus_eta = -self.shift[self.heads + h];
                 for i in 0..self.seq {
                     let ix = self.at(b, i, h);
-                    let pg = g.scaled(self.coupling[ix]);
-                    let re = self.diag[ix] - self.shift[h] - pg.0;
-                    g = Complex(re, -self.shift[self.heads + h] - pg.1).reciprocal();
+                    let s = Complex(self.diag[ix] - self.shift[h], minus_eta);
+                    g = s.minus(g.scaled(self.coupling(ix))).reciprocal();
                     self.set(&mut out, b * self.seq + i, h, g);
                 }
             }
@@ -111,10 +126,15 @@ impl<N: Number> Problem<'_, N> {
     /// With `w = dL/dRe - i dL/dIm` and `dg[i] = -g[i]^2 d(diag[i] - z - coupling[i] g[i-1])`:
     /// `lambda[i] = w[i] + coupling[i+1] g[i+1]^2 lambda[i+1]`.
     pub fn adjoint(&self, d_g: &[N], d_g_last: &[N]) -> Gradients<N> {
+        self.adjoint_of(&self.forward(), d_g, d_g_last)
+    }
+
+    /// As [`Problem::adjoint`], from the output `g_all` of [`Problem::forward`].
+    pub fn adjoint_of(&self, g_all: &[N], d_g: &[N], d_g_last: &[N]) -> Gradients<N> {
         let zero = N::from_f64(0.0);
-        let g_all = self.forward();
+        let varies = self.coupling.len() == self.diag.len();
         let mut d_diag = vec![zero; self.diag.len()];
-        let mut d_coupling = vec![zero; self.diag.len()];
+        let mut d_coupling = vec![zero; if varies { self.diag.len() } else { 0 }];
         let mut d_shift = vec![zero; 2 * self.heads];
         let mut d_g0 = vec![zero; self.g0.len()];
         for b in 0..self.batch {
@@ -122,18 +142,20 @@ impl<N: Number> Problem<'_, N> {
                 let mut from_right = self.complex(d_g_last, b, h).conj();
                 for i in (0..self.seq).rev() {
                     let (row, ix) = (b * self.seq + i, self.at(b, i, h));
-                    let g = self.complex(&g_all, row, h);
-                    let before = match i {
-                        0 => self.complex(self.g0, b, h),
-                        _ => self.complex(&g_all, row - 1, h),
-                    };
-                    let lambda = self.complex(d_g, row, h).conj().plus(from_right);
+                    let g = self.complex(g_all, row, h);
+                    let lambda = from_right.plus_conj(self.complex(d_g, row, h));
                     let q = g.times(g).times(lambda);
                     d_diag[ix] = -q.0;
-                    d_coupling[ix] = q.times(before).0;
+                    if varies {
+                        let before = match i {
+                            0 => self.complex(self.g0, b, h),
+                            _ => self.complex(g_all, row - 1, h),
+                        };
+                        d_coupling[ix] = q.real_times(before);
+                    }
                     d_shift[h] = d_shift[h] + q.0;
                     d_shift[self.heads + h] = d_shift[self.heads + h] - q.1;
-                    from_right = q.scaled(self.coupling[ix]);
+                    from_right = q.scaled(self.coupling(ix));
                 }
                 self.set(&mut d_g0, b, h, from_right.conj());
             }

@@ -18,7 +18,7 @@ pub struct Problem<'a, N> {
     pub heads: usize,
     /// `[batch, seq, heads]`.
     pub diag: &'a [N],
-    /// `[batch, seq, heads]`.
+    /// `[batch, seq, heads]`, or one value for all, which has no gradient.
     pub coupling: &'a [N],
     /// `[2, heads]`: real and imaginary parts of z.
     pub shift: &'a [N],
@@ -29,7 +29,7 @@ pub struct Problem<'a, N> {
 pub struct Gradients<N> {
     /// dL/d diag.
     pub diag: Vec<N>,
-    /// dL/d coupling.
+    /// dL/d coupling; empty where one value holds everywhere.
     pub coupling: Vec<N>,
     /// dL/d shift.
     pub shift: Vec<N>,
@@ -43,39 +43,46 @@ struct Matrix<N> {
     p: Vec<N>,
 }
 
-impl<N: Number> Matrix<N> {
+/// What the forward pass computed of one matrix.
+#[derive(Debug, Clone)]
+struct Pass<N> {
     /// `1 / (s[i] - p[i] g[i-1])`.
-    fn left(&self) -> Vec<Complex<N>> {
-        let mut g: Vec<Complex<N>> = Vec::with_capacity(self.s.len());
-        for (i, s) in self.s.iter().enumerate() {
-            let before = g.last().copied().unwrap_or_else(Complex::zero);
-            g.push(s.minus(before.scaled(self.p[i])).reciprocal());
-        }
-        g
-    }
-
+    g: Vec<Complex<N>>,
     /// `1 / (s[i] - p[i+1] r[i+1])`.
-    fn right(&self) -> Vec<Complex<N>> {
-        let mut r: Vec<Complex<N>> = Vec::with_capacity(self.s.len());
-        for (i, s) in self.s.iter().enumerate().rev() {
-            let after = r.last().copied().unwrap_or_else(Complex::zero);
-            r.push(s.minus(after.scaled(self.p[i + 1])).reciprocal());
-        }
-        r.reverse();
-        r
-    }
-
+    r: Vec<Complex<N>>,
     /// `1 / (s[i] - p[i] g[i-1] - p[i+1] r[i+1])`.
-    fn full(&self) -> Vec<Complex<N>> {
-        let (g, r) = (self.left(), self.right());
-        let at = |x: &[Complex<N>], i: usize| x.get(i).copied().unwrap_or_else(Complex::zero);
-        let entry = |i: usize| {
-            let before = at(&g, i.wrapping_sub(1)).scaled(self.p[i]);
-            let after = at(&r, i + 1).scaled(self.p[i + 1]);
-            self.s[i].minus(before).minus(after).reciprocal()
-        };
-        (0..self.s.len()).map(entry).collect()
+    full: Vec<Complex<N>>,
+}
+
+impl<N: Number> Matrix<N> {
+    fn pass(&self) -> Pass<N> {
+        let n = self.s.len();
+        let zeros = || vec![Complex::zero(); n];
+        let (mut g, mut r, mut full) = (zeros(), zeros(), zeros());
+        let mut after = zeros();
+        let mut next = Complex::zero();
+        for i in (0..n).rev() {
+            after[i] = next.scaled(self.p[i + 1]);
+            r[i] = self.s[i].minus(after[i]).reciprocal();
+            next = r[i];
+        }
+        let mut last = Complex::zero();
+        for i in 0..n {
+            let left = self.s[i].minus(last.scaled(self.p[i]));
+            g[i] = left.reciprocal();
+            full[i] = left.minus(after[i]).reciprocal();
+            last = g[i];
+        }
+        Pass { g, r, full }
     }
+}
+
+/// What the forward pass computed, matrix by matrix.
+#[derive(Debug, Clone)]
+pub struct Trace<N> {
+    /// G, `[batch, seq, 2 * heads]`.
+    pub full: Vec<N>,
+    passes: Vec<Pass<N>>,
 }
 
 impl<N: Number> Problem<'_, N> {
@@ -84,21 +91,23 @@ impl<N: Number> Problem<'_, N> {
     }
 
     fn matrix(&self, b: usize, h: usize) -> Matrix<N> {
-        let zero = N::from_f64(0.0);
         let at = |i: usize| self.row(b, i) * self.heads + h;
-        let s = |i: usize| {
-            let re = self.diag[at(i)] - self.shift[h];
-            Complex(re, -self.shift[self.heads + h])
-        };
-        let p = |i: usize| match i {
-            0 => zero,
-            _ if i == self.seq => zero,
-            _ => self.coupling[at(i)],
-        };
+        let minus_eta = -self.shift[self.heads + h];
+        let s = |i: usize| Complex(self.diag[at(i)] - self.shift[h], minus_eta);
         Matrix {
             s: (0..self.seq).map(s).collect(),
-            p: (0..=self.seq).map(p).collect(),
+            p: self.couplings(b, h),
         }
+    }
+
+    /// Between rows i-1 and i; 0 at both ends.
+    fn couplings(&self, b: usize, h: usize) -> Vec<N> {
+        let coupling = |i: usize| match self.coupling {
+            _ if i == 0 || i == self.seq => N::from_f64(0.0),
+            [one] => *one,
+            all => all[self.row(b, i) * self.heads + h],
+        };
+        (0..=self.seq).map(coupling).collect()
     }
 
     /// Complex element of `[batch, seq, 2 * heads]`.
@@ -109,65 +118,71 @@ impl<N: Number> Problem<'_, N> {
 
     /// G, `[batch, seq, 2 * heads]`.
     pub fn forward(&self) -> Vec<N> {
-        let mut out = vec![N::from_f64(0.0); 2 * self.diag.len()];
+        self.trace().full
+    }
+
+    /// G with what the adjoint reads of the way there.
+    pub fn trace(&self) -> Trace<N> {
+        let mut full = vec![N::from_f64(0.0); 2 * self.diag.len()];
+        let mut passes = Vec::with_capacity(self.batch * self.heads);
         for b in 0..self.batch {
             for h in 0..self.heads {
-                for (i, full) in self.matrix(b, h).full().into_iter().enumerate() {
+                let pass = self.matrix(b, h).pass();
+                for (i, value) in pass.full.iter().enumerate() {
                     let at = self.row(b, i) * 2 * self.heads + h;
-                    (out[at], out[at + self.heads]) = (full.0, full.1);
+                    (full[at], full[at + self.heads]) = (value.0, value.1);
                 }
+                passes.push(pass);
             }
         }
-        out
+        Trace { full, passes }
     }
 
     /// Exact adjoint of [`Problem::forward`]; `d_full` `[batch, seq, 2 * heads]` is the cotangent of G.
-    ///
-    /// With `w = dL/dRe - i dL/dIm`, `rho = w G^2`, and the cotangents of `p[i] g[i-1]` and `p[i+1] r[i+1]`
-    /// carried on:
-    /// `lamL[i] = p[i+1] (rho[i+1] + lamL[i+1] g[i+1]^2)`, `lamR[i] = p[i] (rho[i-1] + lamR[i-1] r[i-1]^2)`.
     pub fn adjoint(&self, d_full: &[N]) -> Gradients<N> {
+        self.adjoint_of(&self.trace(), d_full)
+    }
+
+    /// As [`Problem::adjoint`], from a trace of the forward pass.
+    ///
+    /// With `w = dL/dRe - i dL/dIm`, `rho = w G^2`, and the cotangents of minus the denominators of g and r:
+    /// `left[i] = rho[i] + p[i+1] left[i+1] g[i]^2`, `right[i] = rho[i] + p[i] right[i-1] r[i]^2`.
+    pub fn adjoint_of(&self, trace: &Trace<N>, d_full: &[N]) -> Gradients<N> {
         let zero = N::from_f64(0.0);
+        let varies = self.coupling.len() == self.diag.len();
         let mut d_diag = vec![zero; self.diag.len()];
-        let mut d_coupling = vec![zero; self.diag.len()];
+        let mut d_coupling = vec![zero; if varies { self.diag.len() } else { 0 }];
         let mut d_shift = vec![zero; 2 * self.heads];
         for b in 0..self.batch {
             for h in 0..self.heads {
-                let matrix = self.matrix(b, h);
-                let (g, r, p) = (matrix.left(), matrix.right(), &matrix.p);
-                let rho: Vec<Complex<N>> = matrix
-                    .full()
-                    .into_iter()
-                    .enumerate()
-                    .map(|(i, full)| {
-                        let w = self.complex(d_full, self.row(b, i), h).conj();
-                        w.times(full.times(full))
-                    })
-                    .collect();
+                let p = self.couplings(b, h);
+                let Pass { g, r, full } = &trace.passes[b * self.heads + h];
                 let n = self.seq;
-                let (mut lam_l, mut lam_r) = (vec![Complex::zero(); n], vec![Complex::zero(); n]);
-                for i in (1..n).rev() {
-                    let from = rho[i].plus(lam_l[i].times(g[i]).times(g[i]));
-                    lam_l[i - 1] = from.scaled(p[i]);
+                let mut rho = vec![Complex::zero(); n];
+                let mut left = rho.clone();
+                let mut from_right = Complex::zero();
+                for i in (0..n).rev() {
+                    let w = self.complex(d_full, self.row(b, i), h).conj();
+                    rho[i] = w.times(full[i].times(full[i]));
+                    left[i] = rho[i].plus(from_right.times(g[i].times(g[i])));
+                    from_right = left[i].scaled(p[i]);
                 }
-                for i in 1..n {
-                    let from = rho[i - 1].plus(lam_r[i - 1].times(r[i - 1]).times(r[i - 1]));
-                    lam_r[i] = from.scaled(p[i]);
-                }
+                let mut right_before = Complex::zero();
+                let mut from_left = Complex::zero();
                 for i in 0..n {
                     let at = self.row(b, i) * self.heads + h;
-                    let left = lam_l[i].times(g[i]).times(g[i]);
-                    let right = lam_r[i].times(r[i]).times(r[i]);
-                    let sum = rho[i].plus(left).plus(right);
+                    let beyond = from_left.times(r[i].times(r[i]));
+                    let right = rho[i].plus(beyond);
+                    let sum = left[i].plus(beyond);
                     d_diag[at] = -sum.0;
                     d_shift[h] = d_shift[h] + sum.0;
                     d_shift[self.heads + h] = d_shift[self.heads + h] - sum.1;
-                    if i > 0 {
-                        let by_left = rho[i].plus(left).times(g[i - 1]);
-                        let before = lam_r[i - 1].times(r[i - 1]).times(r[i - 1]);
-                        let by_right = rho[i - 1].plus(before).times(r[i]);
-                        d_coupling[at] = by_left.plus(by_right).0;
+                    if varies && i > 0 {
+                        d_coupling[at] =
+                            left[i].real_times(g[i - 1]) + right_before.real_times(r[i]);
                     }
+                    from_left = right.scaled(p[i + 1]);
+                    right_before = right;
                 }
             }
         }
@@ -184,30 +199,35 @@ impl<N: Number> Problem<'_, N> {
     /// `-Re(w G^2) / 2 - Re(w / (D + 1e-6)) / 2` within +-1000, with `w = dL/dRe + i dL/dIm` and D the
     /// square of G, stretched to a modulus of 1e-3 where it is smaller.
     pub fn published(&self, d_full: &[N]) -> Vec<N> {
+        self.published_of(&self.forward(), d_full)
+    }
+
+    /// As [`Problem::published`], from the output `full` of [`Problem::forward`].
+    pub fn published_of(&self, full: &[N], d_full: &[N]) -> Vec<N> {
         let number = N::from_f64;
-        let full = self.forward();
         let mut d_diag = Vec::with_capacity(self.diag.len());
         for row in 0..self.batch * self.seq {
             for h in 0..self.heads {
-                let g = self.complex(&full, row, h);
+                let g = self.complex(full, row, h);
                 let w = self.complex(d_full, row, h);
                 let square = g.times(g);
                 // |G^2| is |G|^2, which needs no root.
                 let size = g.0 * g.0 + g.1 * g.1;
-                let mut denominator = square;
-                if size < number(1e-3) {
-                    denominator = square.scaled(number(1e-3) / (size + number(1e-9)));
+                let mut stretch = number(1e-3) / (size + number(1e-9));
+                if size >= number(1e-3) {
+                    stretch = number(1.0);
                 }
+                let mut denominator = square.scaled(stretch);
                 denominator.0 = denominator.0 + number(1e-6);
-                let sum = w.times(square).plus(w.times(denominator.reciprocal()));
-                let value = -(sum.0 * number(0.5));
-                d_diag.push(if value > number(1e3) {
-                    number(1e3)
-                } else if value < number(-1e3) {
-                    number(-1e3)
-                } else {
-                    value
-                });
+                let sum = w.real_times(square) + w.real_times(denominator.reciprocal());
+                let mut value = -(sum * number(0.5));
+                if value > number(1e3) {
+                    value = number(1e3);
+                }
+                if value < number(-1e3) {
+                    value = number(-1e3);
+                }
+                d_diag.push(value);
             }
         }
         d_diag

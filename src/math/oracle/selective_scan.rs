@@ -43,86 +43,101 @@ pub struct Inputs<T> {
     pub softplus: bool,
 }
 
-/// ln(1 + e^x), and its derivative.
-fn softplus<T: Number>(x: T) -> (T, T) {
-    let (zero, one) = (T::from_f64(0.0), T::from_f64(1.0));
-    let positive = x > zero;
-    let w = if positive { (-x).exp() } else { x.exp() };
-    let sum = one + w;
-    // ln(1 + w), corrected for what was rounded off 1 + w (Kahan).
-    let log = if sum > one {
-        w * sum.ln() / (sum - one)
-    } else {
-        w
-    };
-    if positive {
-        (x + log, one / sum)
-    } else {
-        (log, w / sum)
-    }
+/// ln(1 + e^x) in a form that never overflows, and e^-|x|, which its derivative reads.
+pub fn softplus<T: Number>(x: T) -> (T, T) {
+    let w = (-x.abs()).exp();
+    (x.max(T::from_f64(0.0)) + w.ln_1p(), w)
 }
 
-impl<T: Number> Inputs<T> {
-    /// delta and its derivative in `delta_raw`.
-    fn delta(&self, i: usize) -> (T, T) {
-        let raw = self.delta_raw[i];
-        if self.softplus {
-            softplus(raw)
-        } else {
-            (raw, T::from_f64(1.0))
-        }
-    }
+/// `d` times the derivative of [`softplus`] at `x`, a sigmoid.
+pub fn d_softplus<T: Number>(x: T, w: T, d: T) -> T {
+    let one = T::from_f64(1.0);
+    let numerator = if x < T::from_f64(0.0) { w } else { one };
+    d * (numerator / (one + w))
+}
+
+/// What the forward pass computed.
+#[derive(Debug, Clone)]
+pub struct Trace<T> {
+    /// The output, `[batch, seq, d_inner]`.
+    pub y: Vec<T>,
+    /// The state after the last token, `[batch, d_inner, d_state]`.
+    pub h_last: Vec<T>,
+    /// The second value of [`softplus`], delta and delta times u, `[batch, seq, d_inner]`.
+    w: Vec<T>,
+    delta: Vec<T>,
+    x: Vec<T>,
+    /// exp(delta a), that times the state before, and the state, `[batch, seq, d_inner, d_state]`.
+    decay: Vec<T>,
+    decayed: Vec<T>,
+    h: Vec<T>,
 }
 
 /// `y` `[batch, seq, d_inner]` and the state after the last token `[batch, d_inner, d_state]`.
 pub fn forward<T: Number>(dims: Dims, inputs: &Inputs<T>) -> (Vec<T>, Vec<T>) {
+    let trace = trace(dims, inputs);
+    (trace.y, trace.h_last)
+}
+
+/// The forward pass with everything that the adjoint reads of it.
+pub fn trace<T: Number>(dims: Dims, inputs: &Inputs<T>) -> Trace<T> {
     let Dims {
         d_inner, d_state, ..
     } = dims;
-    let mut h = inputs.h0.clone();
-    let mut y = vec![T::from_f64(0.0); inputs.u.len()];
+    let zeros = |n| vec![T::from_f64(0.0); n];
+    let (n, n_states) = (inputs.u.len(), inputs.u.len() * d_state);
+    let mut trace = Trace {
+        y: zeros(n),
+        h_last: inputs.h0.clone(),
+        w: zeros(n),
+        delta: zeros(n),
+        x: zeros(n),
+        decay: zeros(n_states),
+        decayed: zeros(n_states),
+        h: zeros(n_states),
+    };
     for (row, token) in dims.tokens() {
         for d in 0..d_inner {
             let i = token * d_inner + d;
-            let (delta, _) = inputs.delta(i);
+            let raw = inputs.delta_raw[i];
+            (trace.delta[i], trace.w[i]) = if inputs.softplus {
+                softplus(raw)
+            } else {
+                (raw, raw)
+            };
+            trace.x[i] = trace.delta[i] * inputs.u[i];
             for n in 0..d_state {
-                let h = &mut h[(row * d_inner + d) * d_state + n];
-                let decay = (delta * inputs.a[d * d_state + n]).exp();
-                *h = decay * *h + delta * inputs.b[token * d_state + n] * inputs.u[i];
-                y[i] = y[i] + inputs.c[token * d_state + n] * *h;
+                let (k, s) = (i * d_state + n, token * d_state + n);
+                let h = &mut trace.h_last[(row * d_inner + d) * d_state + n];
+                trace.decay[k] = (trace.delta[i] * inputs.a[d * d_state + n]).exp();
+                trace.decayed[k] = trace.decay[k] * *h;
+                *h = trace.decayed[k] + trace.x[i] * inputs.b[s];
+                trace.h[k] = *h;
+                trace.y[i] = trace.y[i] + inputs.c[s] * *h;
             }
         }
     }
-    (y, h)
+    trace
 }
 
 /// The gradients of the inputs, each in its own field (`softplus` is copied), from those of `y` and of
-/// the last state. Every state is stored.
+/// the last state.
 pub fn adjoint<T: Number>(dims: Dims, inputs: &Inputs<T>, d_y: &[T], d_h_last: &[T]) -> Inputs<T> {
+    adjoint_of(&trace(dims, inputs), dims, inputs, d_y, d_h_last)
+}
+
+/// As [`adjoint`], from a trace of the forward pass. Every state is stored.
+pub fn adjoint_of<T: Number>(
+    trace: &Trace<T>,
+    dims: Dims,
+    inputs: &Inputs<T>,
+    d_y: &[T],
+    d_h_last: &[T],
+) -> Inputs<T> {
     let Dims {
-        batch,
-        seq,
-        d_inner,
-        d_state,
+        d_inner, d_state, ..
     } = dims;
     let zero = T::from_f64(0.0);
-    let per_token = d_inner * d_state;
-    // before[token] is the state before that token.
-    let mut before = vec![zero; batch * seq * per_token];
-    let mut h = inputs.h0.clone();
-    for (row, token) in dims.tokens() {
-        let h = &mut h[row * per_token..][..per_token];
-        before[token * per_token..][..per_token].copy_from_slice(h);
-        for d in 0..d_inner {
-            let i = token * d_inner + d;
-            let (delta, _) = inputs.delta(i);
-            for n in 0..d_state {
-                let decay = (delta * inputs.a[d * d_state + n]).exp();
-                let k = d * d_state + n;
-                h[k] = decay * h[k] + delta * inputs.b[token * d_state + n] * inputs.u[i];
-            }
-        }
-    }
     let mut grads = Inputs {
         u: vec![zero; inputs.u.len()],
         delta_raw: vec![zero; inputs.delta_raw.len()],
@@ -135,26 +150,29 @@ pub fn adjoint<T: Number>(dims: Dims, inputs: &Inputs<T>, d_y: &[T], d_h_last: &
     for (row, token) in dims.tokens().rev() {
         for d in 0..d_inner {
             let i = token * d_inner + d;
-            let u = inputs.u[i];
-            let (delta, slope) = inputs.delta(i);
-            let mut d_delta = zero;
+            let (delta, x) = (trace.delta[i], trace.x[i]);
+            let (mut d_delta, mut d_x) = (zero, zero);
             for n in 0..d_state {
-                let (k, s) = (d * d_state + n, token * d_state + n);
-                let (a, b) = (inputs.a[k], inputs.b[s]);
-                let decay = (delta * a).exp();
-                let before = before[token * per_token + k];
-                let h = decay * before + delta * b * u;
+                let (k, s) = (i * d_state + n, token * d_state + n);
+                let a = d * d_state + n;
                 // The cotangent of h[t] from the right, then with this token's output.
-                let carried = &mut grads.h0[row * per_token + k];
+                let carried = &mut grads.h0[row * d_inner * d_state + a];
                 let d_h = *carried + inputs.c[s] * d_y[i];
-                *carried = decay * d_h;
-                grads.c[s] = grads.c[s] + d_y[i] * h;
-                grads.b[s] = grads.b[s] + d_h * delta * u;
-                grads.u[i] = grads.u[i] + d_h * delta * b;
-                grads.a[k] = grads.a[k] + d_h * decay * before * delta;
-                d_delta = d_delta + d_h * (decay * before * a + b * u);
+                *carried = trace.decay[k] * d_h;
+                let d_exponent = d_h * trace.decayed[k];
+                grads.c[s] = grads.c[s] + d_y[i] * trace.h[k];
+                grads.b[s] = grads.b[s] + d_h * x;
+                grads.a[a] = grads.a[a] + d_exponent * delta;
+                d_x = d_x + d_h * inputs.b[s];
+                d_delta = d_delta + d_exponent * inputs.a[a];
             }
-            grads.delta_raw[i] = d_delta * slope;
+            grads.u[i] = d_x * delta;
+            d_delta = d_delta + d_x * inputs.u[i];
+            grads.delta_raw[i] = if inputs.softplus {
+                d_softplus(inputs.delta_raw[i], trace.w[i], d_delta)
+            } else {
+                d_delta
+            };
         }
     }
     grads
