@@ -1,5 +1,7 @@
 //! Mixture of experts: a linear router, small two-layer experts, only the chosen ones run.
 
+use std::iter;
+
 use burn::module::Module;
 use burn::tensor::activation::{relu, softmax};
 use burn::tensor::{Tensor, TensorData};
@@ -11,6 +13,8 @@ use super::registry::{Architecture, ModelShape};
 use super::{Initialiser, Pass, Routing, Sweep};
 use crate::hardware::read;
 use crate::ops::embedding::gather_rows;
+use crate::ops::ledger::{self, Op};
+use crate::results::{FlopsCategory, FlopsPass};
 use crate::{Error, Result};
 
 /// Experts and their router.
@@ -92,13 +96,11 @@ impl Experts {
     /// # Errors
     /// A device that fails.
     pub(super) fn forward(&self, x: Tensor<2>, pass: &Pass<'_>) -> Result<Mixture> {
-        let [n_tokens, _] = x.dims();
+        let [n_tokens, d_model] = x.dims();
         let n_experts = self.networks.len();
         let options = (&x.device(), x.dtype());
-        let mut probabilities = softmax(self.router.forward(x.clone())?, 1);
-        if !self.router_learns {
-            probabilities = probabilities.detach();
-        }
+        let x = ledger::shared(x, if self.router_learns { 2 } else { 1 });
+        let probabilities = routing(|| self.probabilities(x.clone()))?;
         pass.show("router", &probabilities);
         let on_host = read::floats(
             probabilities.clone().inner(),
@@ -106,28 +108,40 @@ impl Experts {
         )?;
         let plan = Plan::new(&on_host, n_experts, self.top_k);
 
-        let gathered = gather_rows(x, &plan.tokens)?;
+        let (n_rows, n_choices) = (plan.tokens.len(), n_tokens * self.top_k);
+        let gathered =
+            routing(|| ledger::padded(n_choices, n_rows, || gather_rows(x, &plan.tokens)))?;
+        let n_chosen = plan.padded_rows.iter().filter(|&&rows| rows > 0).count();
+        let gathered = ledger::cut(gathered, n_chosen);
         let mut outputs = Vec::with_capacity(n_experts);
         let mut first = 0;
-        for (expert, &rows) in self.networks.iter().zip(&plan.padded_rows) {
+        let chosen = self.networks.iter().zip(&plan.padded_rows);
+        for ((expert, &rows), &n) in chosen.zip(&plan.counts) {
             if rows > 0 {
                 let input = gathered.clone().narrow(0, first, rows);
-                outputs.push(expert.down.forward(relu(expert.up.forward(input)?))?);
+                let output = ledger::padded(n as usize, rows, || expert.forward(input));
+                outputs.push(output?);
                 first += rows;
             }
         }
         let outputs = Tensor::cat(outputs, 0);
+        let outputs = ledger::padded(n_choices, n_rows, || ledger::shared(outputs, self.top_k));
 
         let constant = |values: Vec<f32>, shape: [usize; 2]| {
             Tensor::<2>::from_data(TensorData::new(values, shape), options)
         };
+        let n = n_tokens * d_model;
         let mut y: Option<Tensor<2>> = None;
         for choice in &plan.choices {
             let chosen = constant(choice.one_hot.clone(), [n_tokens, n_experts]);
             let gate = (probabilities.clone() * chosen).sum_dim(1);
-            let term = gather_rows(outputs.clone(), &choice.slots)? * gate;
+            let output = routing(|| gather_rows(outputs.clone(), &choice.slots))?;
+            // A gate is looked up by a product with ones and zeros and a sum.
+            let lookup = 2 * (n_tokens * n_experts) as u64;
+            let cost = |pass| Op::Scale { n }.cost(pass) + lookup;
+            let term = routing(|| ledger::counted_as(output * gate, Op::Scale { n }, cost));
             y = Some(match y {
-                Some(sum) => sum + term,
+                Some(sum) => routing(|| ledger::counted(sum + term, Op::Add { n })),
                 None => term,
             });
         }
@@ -147,14 +161,84 @@ impl Experts {
             .map(|&n| (n_experts as f64 * n as f64 / n_choices / n_all_tokens) as f32)
             .collect();
         let load_balance = probabilities.sum_dim(0) * constant(weights, [1, n_experts]);
+        let load_balance = load_balance.sum_dim(1).reshape([1]);
+        let balance = Op::LoadBalance {
+            rows: n_tokens,
+            width: n_experts,
+        };
         Ok(Mixture {
             y,
             routing: Routing {
                 choices: plan.counts,
-                load_balance: load_balance.sum_dim(1).reshape([1]),
+                load_balance: match pass.sweep {
+                    Sweep::Train { .. } => ledger::counted(load_balance, balance),
+                    // Nothing but a training asks for it.
+                    Sweep::Infer => ledger::repeated(|| ledger::counted(load_balance, balance)),
+                },
             },
         })
     }
+
+    /// Of each expert for each token, `[tokens, experts]`.
+    fn probabilities(&self, x: Tensor<2>) -> Result<Tensor<2>> {
+        let [rows, _] = x.dims();
+        let width = self.networks.len();
+        let p = softmax(self.router.forward(x)?, 1);
+        let p = ledger::counted(p, Op::Softmax { rows, width });
+        let k = self.top_k;
+        ledger::register(Op::TopK { rows, width, k }, FlopsPass::Forward);
+        // Every choice reads them, and the load balance.
+        let p = ledger::shared(p, k + 1);
+        Ok(if self.router_learns { p } else { p.detach() })
+    }
+
+    /// The operations of a forward pass over so many tokens.
+    pub(super) fn forward_ops(shape: &ModelShape, n_tokens: usize) -> Vec<(FlopsCategory, Op)> {
+        let ModelShape {
+            d_model,
+            n_experts,
+            top_k,
+            expert_hidden,
+            ..
+        } = *shape;
+        let (rows, n) = (n_tokens, n_tokens * d_model);
+        let width = n_experts;
+        let routing = Linear::forward_ops(rows, [d_model, n_experts], true)
+            .chain([
+                Op::Softmax { rows, width },
+                Op::TopK {
+                    rows,
+                    width,
+                    k: top_k,
+                },
+            ])
+            .chain(iter::repeat_n(Op::Scale { n }, top_k))
+            .chain(iter::repeat_n(Op::Add { n }, top_k - 1));
+        let rows = n_tokens * top_k;
+        let relu = Op::Relu {
+            n: rows * expert_hidden,
+        };
+        let experts = Linear::forward_ops(rows, [d_model, expert_hidden], true)
+            .chain([relu])
+            .chain(Linear::forward_ops(rows, [expert_hidden, d_model], true));
+        routing
+            .map(|op| (FlopsCategory::Routing, op))
+            .chain(experts.map(|op| (op.category(), op)))
+            .collect()
+    }
+}
+
+impl Expert {
+    fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>> {
+        let hidden = relu(self.up.forward(x)?);
+        let n = hidden.shape().num_elements();
+        self.down.forward(ledger::counted(hidden, Op::Relu { n }))
+    }
+}
+
+/// What runs in `f` counts as routing.
+fn routing<R>(f: impl FnOnce() -> R) -> R {
+    ledger::within(FlopsCategory::Routing, f)
 }
 
 /// Which token goes where: computed on the host from the router's probabilities.

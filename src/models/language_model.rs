@@ -10,7 +10,9 @@ use super::registry::{Block, ModelShape};
 use super::{
     BatchShape, BlockState, Dropout, Initialiser, Observer, Pass, Routing, SequenceBlock, Sweep,
 };
+use crate::ops::ledger::{self, Op};
 use crate::ops::{embedding, linear_cross_entropy};
+use crate::results::FlopsCategory;
 use crate::{Error, Result};
 
 /// Token embedding N(0, 0.02), pre-norm residual blocks, final norm, head tied to the embedding unless the
@@ -182,6 +184,14 @@ impl LanguageModel {
             .collect()
     }
 
+    /// Tokens of the vocabulary.
+    pub fn vocab_size(&self) -> usize {
+        match &self.embedding {
+            Matrix::Dense(table) => table.dims()[0],
+            Matrix::Packed(table) => table.layout().rows,
+        }
+    }
+
     /// Where the model lives, without autodiff.
     pub fn device(&self) -> Device {
         self.embedding.device().without_autodiff()
@@ -278,14 +288,16 @@ impl LanguageModel {
         how: &Forward<'_>,
     ) -> Result<LayerOutput> {
         let (layer, pass) = (&self.layers[index], how.pass(index));
+        let h = ledger::shared(h, 2);
         let x = layer.norm.forward(h.clone());
         pass.show("norm", &x);
         let output = layer.block.forward(x, state, &pass)?;
         let branch = how
             .dropout
             .apply(output.branch, index as u16 + 1, how.shape.seq_len);
+        let n = how.shape.n_tokens() * h.dims()[1];
         Ok(LayerOutput {
-            h: h + branch,
+            h: ledger::counted(h + branch, Op::Add { n }),
             state: output.state,
             routing: output.routing,
         })
@@ -311,7 +323,9 @@ impl LanguageModel {
             let problem = "a model with packed matrices cannot be trained";
             return Err(Error::CheckFailed(problem.into()));
         };
-        linear_cross_entropy::train(x, head.val(), targets, chunk_tokens, scale)
+        let n_readers = if self.head.is_some() { 1 } else { 2 };
+        let head = of_head(|| ledger::shared(head.val(), n_readers));
+        linear_cross_entropy::train(x, head, targets, chunk_tokens, scale)
     }
 
     /// Cross-entropy of each target in nats, `[tokens]`, without a graph.
@@ -325,7 +339,7 @@ impl LanguageModel {
             }
             Matrix::Packed(head) => {
                 let vocab = head.layout().rows;
-                let logits = |rows| head.multiply(rows);
+                let logits = |rows| of_head(|| head.multiply(rows));
                 linear_cross_entropy::infer_by(&x, vocab, targets, chunk_tokens, logits)
             }
         }
@@ -336,9 +350,17 @@ impl LanguageModel {
     /// # Errors
     /// A head that is packed, and activations of another width.
     pub fn logits(&self, x: Tensor<2>) -> Result<Tensor<2>> {
-        match self.head() {
-            Matrix::Dense(head) => Ok(x.matmul(head.val().transpose())),
+        of_head(|| match self.head() {
+            Matrix::Dense(head) => {
+                let (x, head) = ledger::matrix_product(x, head.val().transpose());
+                Ok(x.matmul(head))
+            }
             Matrix::Packed(head) => head.multiply(x),
-        }
+        })
     }
+}
+
+/// What runs in `f` counts as the head.
+fn of_head<R>(f: impl FnOnce() -> R) -> R {
+    ledger::within(FlopsCategory::Head, f)
 }

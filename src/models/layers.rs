@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use super::linear::Linear;
 use super::matrix::Matrix;
 use crate::math::random::{Coordinate, Purpose, normal_vec, uniform_vec, words};
+use crate::ops::ledger::{Op, counted};
 
 /// Draws the initial weights of one layer on the host, so that every device starts from equal bits.
 ///
@@ -119,8 +120,10 @@ pub struct RmsNorm {
 impl RmsNorm {
     /// Normalises `x`, shape `[tokens, d_model]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let [rows, width] = x.dims();
         let mean_square = x.clone().square().mean_dim(1);
-        x / mean_square.add_scalar(1e-5).sqrt() * self.gamma.val().unsqueeze()
+        let y = x / mean_square.add_scalar(1e-5).sqrt() * self.gamma.val().unsqueeze();
+        counted(y, Op::RmsNorm { rows, width })
     }
 }
 
@@ -177,6 +180,7 @@ impl Dropout {
             TensorData::new(mask, [n_tokens, d_model]),
             (&x.device(), x.dtype()),
         );
-        x * mask
+        let n = n_tokens * d_model;
+        counted(x * mask, Op::Mask { n })
     }
 }

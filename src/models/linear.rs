@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 
 use super::matrix::Matrix;
 use crate::Result;
+use crate::ops::ledger::{self, Op};
 
 /// `x W + b`.
 #[derive(Module, Debug)]
@@ -29,13 +30,35 @@ impl Linear {
     /// # Errors
     /// A packed weight and an `x` of another width.
     pub fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>> {
+        let [rows, _] = x.dims();
         let y = match &self.weight {
-            Matrix::Dense(weight) => x.matmul(weight.val()),
+            Matrix::Dense(weight) => {
+                let (x, weight) = ledger::matrix_product(x, weight.val());
+                x.matmul(weight)
+            }
             Matrix::Packed(weight) => weight.multiply(x)?,
         };
         Ok(match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
+            Some(bias) => y + ledger::bias(bias.val(), rows).unsqueeze(),
             None => y,
         })
+    }
+
+    /// The operations of [`Linear::forward`] on `rows` tokens.
+    pub fn forward_ops(
+        rows: usize,
+        [d_input, d_output]: [usize; 2],
+        bias: bool,
+    ) -> impl Iterator<Item = Op> + Clone {
+        let product = Op::MatrixProduct {
+            rows,
+            inner: d_input,
+            columns: d_output,
+        };
+        let bias = bias.then_some(Op::Bias {
+            rows,
+            width: d_output,
+        });
+        std::iter::once(product).chain(bias)
     }
 }

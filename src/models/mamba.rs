@@ -8,9 +8,11 @@ use super::linear::Linear;
 use super::matrix::Matrix;
 use super::quantised::{Family, Part, Place};
 use super::registry::ModelShape;
-use super::{BlockOutput, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
+use super::{BatchShape, BlockOutput, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
 use crate::ops::causal_conv::{self, Activation};
+use crate::ops::ledger::{self, Op};
 use crate::ops::selective_scan;
+use crate::results::FlopsCategory;
 use crate::{Error, Result};
 
 /// One Mamba block without its norm and residual connection.
@@ -90,6 +92,58 @@ impl MambaBlock {
         let biases = usize::from(projection_bias) * (2 * d_inner + d_model);
         projections + biases + conv + selection + d_inner * d_state + d_inner
     }
+
+    /// The operations of a forward pass.
+    pub fn forward_ops(shape: &ModelShape, tokens: BatchShape) -> Vec<(FlopsCategory, Op)> {
+        let ModelShape {
+            d_model,
+            d_state,
+            d_conv,
+            dt_rank,
+            projection_bias,
+            ..
+        } = *shape;
+        let (d_inner, rows) = (shape.d_inner(), tokens.n_tokens());
+        let BatchShape { batch, seq_len } = tokens;
+        let n = rows * d_inner;
+        let projections = [
+            ([d_model, 2 * d_inner], projection_bias),
+            ([d_inner, dt_rank + 2 * d_state], false),
+            ([dt_rank, d_inner], true),
+            ([d_inner, d_model], projection_bias),
+        ];
+        let sequence = [
+            Op::CausalConv {
+                batch,
+                seq: seq_len,
+                channels: d_inner,
+                d_conv,
+            },
+            Op::Silu { n },
+            Op::DecayRates {
+                n: d_inner * d_state,
+            },
+            Op::SelectiveScan {
+                batch,
+                seq: seq_len,
+                d_inner,
+                d_state,
+            },
+            Op::Softplus { n },
+        ];
+        let gate = [
+            Op::Scale { n },
+            Op::Add { n },
+            Op::Silu { n },
+            Op::Multiply { n },
+        ];
+        let linear = |(sizes, bias)| Linear::forward_ops(rows, sizes, bias);
+        (projections.into_iter().flat_map(linear))
+            .chain(sequence)
+            .chain(gate)
+            .map(|op| (op.category(), op))
+            .collect()
+    }
 }
 
 impl SequenceBlock for MambaBlock {
@@ -130,7 +184,9 @@ impl SequenceBlock for MambaBlock {
         let [d_inner, d_state] = self.a_log.dims();
         let dt_rank = self.dt_proj.d_input();
 
-        let xz = self.in_proj.forward(x)?;
+        let n = shape.n_tokens() * d_inner;
+
+        let xz = ledger::cut(self.in_proj.forward(x)?, 2);
         pass.show("in_proj", &xz);
         let u = shape.unfold(xz.clone().narrow(1, 0, d_inner));
         let z_gate = xz.narrow(1, d_inner, d_inner);
@@ -150,14 +206,20 @@ impl SequenceBlock for MambaBlock {
 
         pass.show("causal_conv", &u);
 
-        let selection = self.x_proj.forward(shape.fold(u.clone()))?;
+        let u = ledger::shared(u, 3);
+        let selection = ledger::cut(self.x_proj.forward(shape.fold(u.clone()))?, 3);
         let delta_raw = self
             .dt_proj
             .forward(selection.clone().narrow(1, 0, dt_rank))?;
         let inputs = selective_scan::Inputs {
             u: u.clone(),
             delta_raw: shape.unfold(delta_raw),
-            a: self.a_log.val().exp().neg(),
+            a: ledger::counted(
+                self.a_log.val().exp().neg(),
+                Op::DecayRates {
+                    n: d_inner * d_state,
+                },
+            ),
             b: shape.unfold(selection.clone().narrow(1, dt_rank, d_state)),
             c: shape.unfold(selection.clone().narrow(1, dt_rank + d_state, d_state)),
             softplus: true,
@@ -179,8 +241,12 @@ impl SequenceBlock for MambaBlock {
 
         pass.show("selective_scan.y", &y);
 
-        let y = shape.fold(y) + shape.fold(u) * self.d_skip.val().unsqueeze();
-        let branch = self.out_proj.forward(y * silu(z_gate))?;
+        let skip = shape.fold(u) * self.d_skip.val().unsqueeze();
+        let y = shape.fold(y) + ledger::counted(skip, Op::Scale { n });
+        let y = ledger::counted(y, Op::Add { n });
+        let gate = ledger::counted(silu(z_gate), Op::Silu { n });
+        let y = ledger::counted(y * gate, Op::Multiply { n });
+        let branch = self.out_proj.forward(y)?;
         pass.show("out_proj", &branch);
         let state = conv
             .zip(scan)

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::mamba::MambaBlock;
 use super::quantised::Part;
 use super::resnetbk::ResNetBkBlock;
-use super::{BlockOutput, BlockState, Initialiser, Pass, SequenceBlock};
+use super::{BatchShape, BlockOutput, BlockState, Initialiser, Pass, SequenceBlock};
 use crate::config::{MatchBasis, ModelConfig, TrainConfig};
+use crate::ops::ledger::Op;
+use crate::results::{FlopsCategory, FlopsPass};
 use crate::{Error, Result};
 
 /// A registered model.
@@ -198,6 +200,15 @@ pub struct ParameterCount {
     pub active: usize,
 }
 
+/// Forward FLOPs of a token, [`Flops::algorithmic`](crate::results::Flops::algorithmic) ones.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ForwardFlops {
+    /// Logits and their cross-entropy included.
+    pub with_head: f64,
+    /// Up to the final norm.
+    pub without_head: f64,
+}
+
 impl ModelShape {
     /// Channels of Mamba's inner stream.
     pub fn d_inner(&self) -> usize {
@@ -233,26 +244,74 @@ impl ModelShape {
             active: around(active),
         }
     }
+
+    /// The operations of a forward pass without gradients, cross-entropy included: what [`LanguageModel`] and its
+    /// blocks register when they run.
+    ///
+    /// [`LanguageModel`]: super::LanguageModel
+    pub fn forward_ops(&self, tokens: BatchShape) -> Vec<(FlopsCategory, Op)> {
+        let (rows, width) = (tokens.n_tokens(), self.d_model);
+        let norm = Op::RmsNorm { rows, width };
+        let n = rows * width;
+        let block = match self.architecture {
+            Architecture::Mamba => MambaBlock::forward_ops(self, tokens),
+            _ => ResNetBkBlock::forward_ops(self, tokens),
+        };
+        let around = [norm, Op::Add { n }].map(|op| (op.category(), op));
+        let layer = [block, around.to_vec()].concat();
+        let vocab = self.vocab_size;
+        let logits = Op::MatrixProduct {
+            rows,
+            inner: width,
+            columns: vocab,
+        };
+        let head = [logits, Op::CrossEntropy { rows, vocab }].map(|op| (FlopsCategory::Head, op));
+        let mut ops = layer.repeat(self.n_layers);
+        ops.push((norm.category(), norm));
+        ops.extend(head);
+        ops
+    }
+
+    /// Forward FLOPs of a token of one sequence of `seq_len`.
+    pub fn forward_flops_per_token(&self, seq_len: usize) -> ForwardFlops {
+        let tokens = BatchShape { batch: 1, seq_len };
+        let (mut all, mut head) = (0, 0);
+        for (category, op) in self.forward_ops(tokens) {
+            let cost = op.cost(FlopsPass::Forward);
+            all += cost;
+            if category == FlopsCategory::Head {
+                head += cost;
+            }
+        }
+        let per_token = |flops: u64| flops as f64 / seq_len as f64;
+        ForwardFlops {
+            with_head: per_token(all),
+            without_head: per_token(all - head),
+        }
+    }
 }
+
+/// Length of the sequences at which FLOPs are matched. What a sequence costs beside its tokens is too little for
+/// any other length to matter.
+const MATCHED_SEQ_LEN: usize = 512;
 
 /// Shapes for `models` at equal `d_model` and `n_layers`, the free width solved so that each comes as
 /// near as it can to Mamba's size on the configured basis.
 ///
 /// # Errors
 /// [`Error::Config`] when two of them differ by more than 10 % all the same or `resnetbk-mh` cannot have
-/// `d_model / 4` heads, and [`Error::NotAvailableYet`] for matching by FLOPs.
+/// `d_model / 4` heads.
 pub fn matched_shapes(
     models: &[Architecture],
     config: &ModelConfig,
     vocab_size: usize,
 ) -> Result<Vec<ModelShape>> {
-    let basis = match config.match_basis {
-        MatchBasis::Total => |count: ParameterCount| count.non_embedding,
-        MatchBasis::Active => |count: ParameterCount| count.active,
+    let basis = |shape: &ModelShape| match config.match_basis {
+        MatchBasis::Total => shape.parameters().non_embedding,
+        MatchBasis::Active => shape.parameters().active,
         MatchBasis::Flops => {
-            return Err(Error::NotAvailableYet {
-                what: "matching by FLOPs (match = \"flops\")".into(),
-            });
+            let flops = shape.forward_flops_per_token(MATCHED_SEQ_LEN);
+            flops.without_head.round() as usize
         }
     };
     if models.contains(&Architecture::ResNetBkMh) && !config.d_model.is_multiple_of(4) {
@@ -275,7 +334,7 @@ pub fn matched_shapes(
         top_k: config.top_k,
         expert_hidden,
     };
-    let size = |architecture, hidden| basis(shape(architecture, hidden).parameters());
+    let size = |architecture, hidden| basis(&shape(architecture, hidden));
     let target = size(Architecture::Mamba, 0);
     let solve = |architecture| match architecture {
         Architecture::Mamba => shape(architecture, 0),
@@ -291,7 +350,7 @@ pub fn matched_shapes(
         }
     };
     let shapes: Vec<ModelShape> = models.iter().map(|&model| solve(model)).collect();
-    let sizes: Vec<usize> = shapes.iter().map(|s| basis(s.parameters())).collect();
+    let sizes: Vec<usize> = shapes.iter().map(basis).collect();
     let (min, max) = (sizes.iter().min(), sizes.iter().max());
     if let (Some(&min), Some(&max)) = (min, max)
         && max as f64 / min as f64 - 1.0 > 0.10

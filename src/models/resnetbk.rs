@@ -11,9 +11,11 @@ use super::experts::Experts;
 use super::linear::Linear;
 use super::quantised::{Family, Part};
 use super::registry::{Architecture, ModelShape};
-use super::{BlockOutput, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
+use super::{BatchShape, BlockOutput, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
+use crate::ops::ledger::{self, Op};
 use crate::ops::resolvent_diag::bidirectional::{self, Gradient};
 use crate::ops::resolvent_diag::{self, Coupling};
+use crate::results::FlopsCategory;
 use crate::{Error, Result};
 
 /// Diagonal of the free chain, to which the potential is added.
@@ -56,7 +58,9 @@ impl Shifts {
 
     /// z, `[2, heads]`.
     fn shift(&self) -> Tensor<2> {
-        let im = softplus(self.raw_im.val(), 1.0).add_scalar(ETA_FLOOR);
+        let [n] = self.re.dims();
+        let im = ledger::counted(softplus(self.raw_im.val(), 1.0), Op::Softplus { n });
+        let im = ledger::counted(im.add_scalar(ETA_FLOOR), Op::Add { n });
         Tensor::stack(vec![self.re.val(), im], 0)
     }
 }
@@ -105,6 +109,41 @@ impl ResNetBkBlock {
         Experts::n_parameters(shape, n_experts) + potential + output + 1 + shifts
     }
 
+    /// The operations of a forward pass.
+    pub fn forward_ops(shape: &ModelShape, tokens: BatchShape) -> Vec<(FlopsCategory, Op)> {
+        let (d_model, heads, rows) = (shape.d_model, shape.n_heads(), tokens.n_tokens());
+        let BatchShape { batch, seq_len } = tokens;
+        let n = rows * heads;
+        let resolvent = match shape.architecture {
+            Architecture::NoMixer => None,
+            Architecture::ResNetBkPublished => Some(Op::ResolventDiagPublished {
+                batch,
+                seq: seq_len,
+                heads,
+            }),
+            _ => Some(Op::ResolventDiag {
+                batch,
+                seq: seq_len,
+                heads,
+                couplings: 0,
+            }),
+        };
+        let potential = Linear::forward_ops(rows, [d_model, heads], true)
+            .chain([Op::Clamp { n }, Op::Add { n }]);
+        let shifts = [Op::Softplus { n: heads }, Op::Add { n: heads }];
+        let shifts = shifts.into_iter().filter(|_| learns_shifts(shape));
+        let mixer = resolvent.into_iter().flat_map(|op| {
+            let potential = potential.clone().chain(shifts.clone());
+            potential.chain([op])
+        });
+        let n = rows * d_model;
+        let output = Linear::forward_ops(rows, [2 * heads, d_model], true)
+            .chain([Op::Scale { n }, Op::Add { n }]);
+        let mut ops = Experts::forward_ops(shape, rows);
+        ops.extend(mixer.chain(output).map(|op| (op.category(), op)));
+        ops
+    }
+
     /// z `[2, heads]`, and the floor of its imaginary part.
     fn shift(&self, options: (&Device, DType)) -> (Tensor<2>, f32) {
         if let Some(shifts) = &self.shifts {
@@ -127,11 +166,14 @@ impl ResNetBkBlock {
             let zeros = [pass.shape.batch, pass.shape.seq_len, 2 * self.n_heads];
             return Ok((Tensor::zeros(zeros, options), Some(state)));
         }
+        let n = pass.shape.n_tokens() * self.n_heads;
         let v = self
             .potential
             .forward(x)?
             .clamp(-POTENTIAL_BOUND, POTENTIAL_BOUND);
-        let diag = pass.shape.unfold(v.add_scalar(FREE_DIAGONAL));
+        let v = ledger::counted(v, Op::Clamp { n });
+        let diag = ledger::counted(v.add_scalar(FREE_DIAGONAL), Op::Add { n });
+        let diag = pass.shape.unfold(diag);
         let (z, eta_min) = self.shift(options);
         let coupling = Coupling::Constant(1.0);
         pass.show("resolvent_diag.diag", &diag);
@@ -182,14 +224,18 @@ impl SequenceBlock for ResNetBkBlock {
     }
 
     fn forward(&self, x: Tensor<2>, state: BlockState, pass: &Pass<'_>) -> Result<BlockOutput> {
+        let n_readers = if self.mixer == Mixer::Off { 1 } else { 2 };
+        let x = ledger::shared(x, n_readers);
         let mixture = self.experts.forward(x.clone(), pass)?;
         pass.show("experts", &mixture.y);
         let (g, state) = self.mix(x, state, pass)?;
         pass.show("resolvent_diag.g", &g);
         let mixed = self.output.forward(pass.shape.fold(g))? * self.scale.val().unsqueeze();
+        let n = mixed.shape().num_elements();
+        let mixed = ledger::counted(mixed, Op::Scale { n });
         pass.show("output", &mixed);
         Ok(BlockOutput {
-            branch: mixture.y + mixed,
+            branch: ledger::counted(mixture.y + mixed, Op::Add { n }),
             state,
             routing: Some(mixture.routing),
         })

@@ -5,11 +5,14 @@
 //! A sequence operation has two entries: `infer(.., h0) -> (y, h_last)` without a graph, and
 //! `train(.., h0, d_h_last) -> y`, whose backward takes the cotangent of the final state and yields that
 //! of the initial one.
+//!
+//! Every operation writes what it costs to the [`ledger`]; `cost.rs` in its folder says what its kernels execute.
 
 pub mod causal_conv;
 pub mod embedding;
 mod flex;
 mod launch;
+pub mod ledger;
 pub mod linear_cross_entropy;
 pub mod non_finite;
 pub mod packed_matmul;

@@ -8,6 +8,7 @@
 mod audit;
 mod cell;
 mod finite;
+mod flops;
 mod guide;
 mod guide_quantization;
 mod kernel_error;
@@ -26,6 +27,10 @@ pub use audit::{
 };
 pub use cell::{Cell, CellKey, DivergenceCause, FailureKind, Outcome, Parameters};
 pub use finite::Finite;
+pub use flops::{
+    COSTS, CostTable, Flops, FlopsAgreement, FlopsBreakdown, FlopsCategory, FlopsPass, FlopsReport,
+    FlopsRow,
+};
 pub use guide::{GuideEntry, GuideFile, GuideResults};
 pub use guide_quantization::{QuantizationGuide, QuantizedEntry};
 pub use kernel_error::KernelError;

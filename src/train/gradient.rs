@@ -20,6 +20,8 @@ use crate::models::{
     BatchShape, BlockState, Dropout, Forward, LanguageModel, ModelSweep, Observer, StateMap,
 };
 use crate::ops::embedding;
+use crate::ops::ledger::{self, Op};
+use crate::results::FlopsPass;
 use crate::{Error, Result};
 
 /// What is minimised, mean cross-entropy plus the weighted load balance, and how its gradient is computed.
@@ -217,7 +219,7 @@ impl Objective {
                 dropout: self.dropout_of(&segment),
                 ..Forward::infer(segment.shape)
             };
-            let hidden = model.forward(&segment.inputs, states, &how)?;
+            let hidden = ledger::repeated(|| model.forward(&segment.inputs, states, &how))?;
             states = hidden.states;
             let sums = routed.get_or_insert_with(|| vec![Vec::new(); model.n_layers()]);
             for (sum, routing) in sums.iter_mut().zip(hidden.routing) {
@@ -346,10 +348,10 @@ impl Piece<'_> {
             ..*how
         };
         let mut inputs = Vec::with_capacity(plain.n_layers());
-        let mut h = plain.embed(&self.segment.inputs)?;
+        let mut h = ledger::repeated(|| plain.embed(&self.segment.inputs))?;
         for (index, state) in map_all(state, &mut Detach)?.into_iter().enumerate() {
             inputs.push(h.clone());
-            h = plain.layer(index, h, state, &infer)?.h;
+            h = ledger::repeated(|| plain.layer(index, h, state, &infer))?.h;
         }
 
         let leaf = Tensor::from_inner(h).require_grad();
@@ -463,7 +465,12 @@ fn add<M: Module>(module: &M, sum: GradientsParams, more: GradientsParams) -> Gr
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(more) = self.more.remove::<D>(param.id) {
                 let sum = match self.sum.remove::<D>(param.id) {
-                    Some(sum) => sum + more,
+                    Some(sum) => {
+                        let n = more.shape().num_elements();
+                        let op = Op::GradientSum { n };
+                        ledger::repeated(|| ledger::register(op, FlopsPass::Backward));
+                        sum + more
+                    }
                     None => more,
                 };
                 self.sum.register(param.id, sum);

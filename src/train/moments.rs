@@ -9,9 +9,16 @@ use burn::optim::{
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::ops::ledger::{self, Op};
+use crate::results::FlopsPass;
+
 /// burn's `AdamW` with [`Moments`] for a state; the arithmetic is burn's.
 #[derive(Clone)]
-pub(super) struct Resumable(pub(super) AdamW);
+pub(super) struct Resumable {
+    pub(super) adamw: AdamW,
+    /// Whether it decays weights, which burn does not tell.
+    pub(super) decays: bool,
+}
 
 /// Moments of one parameter.
 #[derive(Clone)]
@@ -54,8 +61,13 @@ impl Optimizer for Resumable {
         gradient: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
+        let n = gradient.shape().num_elements();
+        ledger::register(Op::AdamW { n }, FlopsPass::Update);
+        if self.decays {
+            ledger::register(Op::WeightDecay { n }, FlopsPass::Update);
+        }
         let state = state.map(|moments| moments.on(&gradient.device()));
-        let (tensor, state) = self.0.step(rate, tensor, gradient, state);
+        let (tensor, state) = self.adamw.step(rate, tensor, gradient, state);
         (
             tensor,
             state.map(|state| Moments::OnDevice(Box::new(state))),

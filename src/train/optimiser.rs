@@ -8,6 +8,8 @@ use burn::tensor::Tensor;
 
 use super::moments::Resumable;
 use crate::config::TrainConfig;
+use crate::ops::ledger::{self, Op};
+use crate::results::FlopsPass;
 
 /// Which parameters weight decay acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,19 +22,20 @@ pub enum Decay {
 
 /// `AdamW` for `module` as the configuration says.
 pub fn adamw<M: Module>(module: &M, config: &TrainConfig, decay: Decay) -> ModuleOptimizer {
-    let with_decay = |weight_decay: f64| {
-        AdamWConfig::new()
+    let with_decay = |weight_decay: f64| Resumable {
+        adamw: AdamWConfig::new()
             .with_beta_1(config.betas[0] as f32)
             .with_beta_2(config.betas[1] as f32)
             .with_epsilon(config.epsilon as f32)
             .with_weight_decay(weight_decay as f32)
-            .build()
+            .build(),
+        decays: weight_decay != 0.0,
     };
     match decay {
-        Decay::All => Resumable(with_decay(config.weight_decay)).into(),
-        Decay::Standard => ModuleOptimizer::from(Resumable(with_decay(0.0))).with_group(
+        Decay::All => with_decay(config.weight_decay).into(),
+        Decay::Standard => ModuleOptimizer::from(with_decay(0.0)).with_group(
             ParamGroup::from_ids(matrices(module)),
-            Resumable(with_decay(config.weight_decay)),
+            with_decay(config.weight_decay),
             None,
         ),
     }
@@ -74,6 +77,8 @@ pub fn squared_norm<M: Module>(module: &M, gradients: &GradientsParams) -> Optio
     impl ModuleVisitor for Squares<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(gradient) = self.gradients.get::<D>(param.id) {
+                let n = gradient.shape().num_elements();
+                ledger::register(Op::SquaredNorm { n }, FlopsPass::Update);
                 let mut sum = gradient.square();
                 for axis in (0..D).rev() {
                     sum = sum.sum_dim(axis);
@@ -99,6 +104,8 @@ pub fn scale<M: Module>(module: &M, gradients: GradientsParams, factor: f64) -> 
     impl ModuleVisitor for Scaler {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(gradient) = self.gradients.remove::<D>(param.id) {
+                let n = gradient.shape().num_elements();
+                ledger::register(Op::Rescale { n }, FlopsPass::Update);
                 self.gradients
                     .register(param.id, gradient.mul_scalar(self.factor));
             }

@@ -9,6 +9,7 @@
 //! Tensors are `f32` on every device, or `f64` on the CPU.
 
 mod autodiff;
+mod cost;
 pub mod cpu;
 mod wgsl;
 
@@ -59,6 +60,7 @@ pub fn infer(
     } else {
         compact(x.clone().slice_dim(1, seq_len - n_state..seq_len))
     };
+    let sizes = cost::Sizes::new(&x, &weight, activation);
     let y = Tensor::from_dispatch(Dispatch::causal_conv_infer(
         x.into_dispatch(),
         weight.into_dispatch(),
@@ -66,7 +68,7 @@ pub fn infer(
         x0.into_dispatch(),
         activation,
     ));
-    Ok((y, x_last))
+    Ok((sizes.register(y), x_last))
 }
 
 /// As [`infer`], with exact gradients for `x`, `weight`, `bias` and `x0`. `d_x_last`
@@ -84,14 +86,16 @@ pub fn train(
     activation: Activation,
 ) -> Result<Tensor<3>> {
     check(&x, &weight, &bias, [("x0", &x0), ("d_x_last", &d_x_last)])?;
-    Ok(Tensor::from_dispatch(Dispatch::causal_conv_train(
+    let sizes = cost::Sizes::new(&x, &weight, activation);
+    let y = Tensor::from_dispatch(Dispatch::causal_conv_train(
         x.into_dispatch(),
         weight.into_dispatch(),
         bias.into_dispatch(),
         x0.into_dispatch(),
         d_x_last.into_dispatch(),
         activation,
-    )))
+    ));
+    Ok(sizes.register(y))
 }
 
 fn check<const N: usize>(

@@ -10,6 +10,8 @@ mod wgsl;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
+use super::ledger::{Op, counted_as};
+use crate::results::FlopsPass;
 use crate::{Error, Result};
 use autodiff::EmbeddingBackend;
 
@@ -48,10 +50,15 @@ pub fn gather_rows(weight: Tensor<2>, ids: &[u32]) -> Result<Tensor<2>> {
             value: f64::from(ids[position]),
         });
     }
-    Ok(Tensor::from_dispatch(Dispatch::gather_rows(
-        weight.into_dispatch(),
-        ids,
-    )))
+    let op = Op::Gather {
+        rows: ids.len(),
+        width: d,
+    };
+    let y = Tensor::from_dispatch(Dispatch::gather_rows(weight.into_dispatch(), ids));
+    Ok(counted_as(y, op, |pass| match pass {
+        FlopsPass::Backward => op.cost(pass) + (Plan::new(ids, rows).n_groups() * d) as u64,
+        _ => 0,
+    }))
 }
 
 /// Which positions are summed into which row, in which order.
@@ -66,6 +73,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Sums that are summed once more.
+    fn n_groups(&self) -> usize {
+        self.bounds.len() - 1
+    }
+
     /// The plan for a gather of `ids`, each below `rows`.
     pub fn new(ids: &[u32], rows: usize) -> Self {
         // ends[r]: where the next position of row r goes; starts as where the row begins.

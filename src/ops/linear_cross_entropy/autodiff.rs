@@ -10,8 +10,9 @@ use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Slice;
 use burn_flex::FlexTensor;
 
-use super::cpu;
+use super::{cost, cpu};
 use crate::ops::flex::{filled, with_real};
+use crate::ops::ledger::Op;
 
 #[backend_extension(Autodiff, Cube, Flex)]
 pub(super) trait LinearCrossEntropyBackend: Backend {
@@ -56,6 +57,7 @@ fn infer<B: RowKernels>(
     targets: &[u32],
     chunk_tokens: usize,
 ) -> FloatTensor<B> {
+    cost::logits::<B>(x, weight);
     let weight_t = B::float_transpose(weight.clone());
     let nll = targets
         .chunks(chunk_tokens)
@@ -75,6 +77,8 @@ fn loss_and_gradients<B: RowKernels>(
     chunk_tokens: usize,
     scale: f32,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    cost::logits::<B>(x, weight);
+    cost::gradients::<B>(x, weight, targets.len().div_ceil(chunk_tokens));
     let weight_t = B::float_transpose(weight.clone());
     let mut d_weight = B::float_zeros(weight.shape(), &weight.device(), weight.dtype().into());
     let (mut nll, mut d_x) = (Vec::new(), Vec::new());
@@ -86,6 +90,7 @@ fn loss_and_gradients<B: RowKernels>(
         d_x.push(B::float_matmul(d_logits.clone(), weight.clone()));
         d_weight = B::float_add(d_weight, B::float_matmul(B::float_transpose(d_logits), x));
     }
+    cost::sum(targets.len());
     let loss = B::scaled_sum(B::float_cat(nll, 0), scale);
     (loss, B::float_cat(d_x, 0), d_weight)
 }
@@ -194,6 +199,7 @@ macro_rules! without_graph {
                 chunk_tokens: usize,
                 scale: f32,
             ) -> $tensor {
+                cost::sum(targets.len());
                 Self::scaled_sum(infer::<Self>(&x, &weight, targets, chunk_tokens), scale)
             }
         }
@@ -208,6 +214,7 @@ impl RowKernels for Flex {
         targets: &[u32],
         scale: Option<f32>,
     ) -> (FlexTensor, FlexTensor) {
+        cost::rows(logits.shape().dims(), scale, Op::cost);
         let mut rows = logits.to_contiguous();
         drop(logits); // with a second owner the rows would be copied before they are written
         with_real!(rows, T => {

@@ -9,6 +9,7 @@
 //! Tensors are `f32` on every device, or `f64` on the CPU.
 
 mod autodiff;
+mod cost;
 pub mod cpu;
 mod wgsl;
 

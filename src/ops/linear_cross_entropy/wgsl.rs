@@ -5,8 +5,10 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::wgpu::{CubeBackend, CubeTensor, into_contiguous};
 
 use super::autodiff::RowKernels;
+use super::cost;
 use crate::ops::launch::{Work, empty, launch, upload};
 use crate::ops::sums::sum_rows_wgsl;
+use crate::results::FlopsPass;
 use crate::shader::{Spec, catalog};
 
 const WG_SIZE: u32 = 64;
@@ -19,6 +21,12 @@ impl RowKernels for CubeBackend {
     ) -> (CubeTensor, CubeTensor) {
         let logits = into_contiguous(logits);
         let [rows, vocab] = logits.shape().dims();
+        cost::rows([rows, vocab], scale, |op, pass| match pass {
+            // Exponential and softmax once more; difference and factor everywhere.
+            FlopsPass::Backward => 5 * (rows * vocab) as u64,
+            // Every lane combines what all lanes found, twice.
+            _ => op.cost(pass) + (rows * 2 * (WG_SIZE * WG_SIZE) as usize) as u64,
+        });
         // A row is read two or three times; then every lane goes through what all lanes found, twice.
         let passes = if scale.is_some() { 3 } else { 2 };
         let steps = passes * vocab + 2 * (WG_SIZE * WG_SIZE) as usize;

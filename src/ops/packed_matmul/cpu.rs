@@ -18,9 +18,9 @@ use crate::ops::flex::Real;
 use crate::quant::{BitWidth, Layout};
 
 /// Codes that are unpacked together: at every width whole words, and no group of codes ends within.
-const CHUNK: usize = 32;
+pub(super) const CHUNK: usize = 32;
 /// Partial sums of a product, and rows of the matrix in a panel.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Rows of the matrix that meet `x` together.
 const ROWS: usize = 4;
 /// Rows of `x` in a register block.

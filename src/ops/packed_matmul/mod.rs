@@ -8,6 +8,7 @@
 //! For inference: nothing is differentiated. Activations and sums are `f32` on every device, or `f64` on the CPU.
 
 mod backend;
+mod cost;
 pub mod cpu;
 mod wgsl;
 
@@ -69,6 +70,7 @@ impl PackedTensor {
                 got: vec![tokens, columns],
             });
         }
+        cost::product(tokens, self.layout, &self.device());
         Ok(Tensor::from_dispatch(Dispatch::packed_matmul(
             x.inner().into_dispatch(),
             self.words.val().into_dispatch(),
@@ -99,6 +101,7 @@ impl PackedTensor {
                 value: ids[position].into(),
             });
         }
+        cost::gather(ids.len(), self.layout);
         Ok(Tensor::from_dispatch(Dispatch::packed_rows(
             self.words.val().into_dispatch(),
             self.layout,

@@ -12,9 +12,9 @@ use crate::shader::{Spec, catalog};
 
 /// Invocations of a workgroup that decodes, and how many of them share a row of the matrix.
 const DECODE_SIZE: u32 = 64;
-const LANES: u32 = 8;
+pub(super) const LANES: u32 = 8;
 /// Rows of `x`, and rows of the matrix, of a workgroup that prefills.
-const TILE: usize = 32;
+pub(super) const TILE: usize = 32;
 /// What llvmpipe takes for a column of such a tile, in steps of [`Work`].
 const TILE_STEPS: usize = 128;
 const GATHER_SIZE: u32 = 256;

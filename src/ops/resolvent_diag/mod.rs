@@ -14,6 +14,7 @@
 
 mod autodiff;
 pub mod bidirectional;
+mod cost;
 pub mod cpu;
 mod plan;
 mod wgsl;
@@ -76,6 +77,7 @@ pub fn infer(
 ) -> Result<(Tensor<3>, Tensor<2>)> {
     check_shapes(&diag, &coupling, &shift, &[("g0", &g0)])?;
     let (coupling, bounds) = bounded(&diag, coupling, eta_min)?;
+    let sizes = cost::Sizes::new(&diag, &coupling, bounds);
     let [batch, seq, heads] = diag.dims();
     let g = Tensor::<3>::from_dispatch(Dispatch::resolvent_diag_infer(
         diag.into_dispatch(),
@@ -84,6 +86,7 @@ pub fn infer(
         g0.into_dispatch(),
         bounds,
     ));
+    let g = sizes.register(g);
     let g_last = compact(g.clone().slice_dim(1, seq - 1..seq)).reshape([batch, 2 * heads]);
     Ok((g, g_last))
 }
@@ -109,14 +112,16 @@ pub fn train(
         &[("g0", &g0), ("d_g_last", &d_g_last)],
     )?;
     let (coupling, bounds) = bounded(&diag, coupling, eta_min)?;
-    Ok(Tensor::from_dispatch(Dispatch::resolvent_diag_train(
+    let sizes = cost::Sizes::new(&diag, &coupling, bounds);
+    let g = Tensor::from_dispatch(Dispatch::resolvent_diag_train(
         diag.into_dispatch(),
         coupling.into_dispatch(),
         shift.into_dispatch(),
         g0.into_dispatch(),
         d_g_last.into_dispatch(),
         bounds,
-    )))
+    ));
+    Ok(sizes.register(g))
 }
 
 /// Whether `g` `[batch, 2 * heads]` may be carried into a call: no imaginary part is negative. Reads the

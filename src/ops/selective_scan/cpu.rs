@@ -13,11 +13,12 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::CHUNK;
-use super::lanes::{LANES, Lanes, Scalar, lanes};
+pub(super) use super::lanes::LANES;
+use super::lanes::{Lanes, Scalar, lanes};
 use crate::ops::sums::sum_rows;
 
 /// Channels of one partial sum of the gradients of `b` and `c`.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 /// Sizes of one call.
 #[derive(Debug, Clone, Copy)]

@@ -11,6 +11,7 @@
 //! device, or `f64` on the CPU.
 
 mod autodiff;
+mod cost;
 pub mod cpu;
 mod lanes;
 mod wgsl;
@@ -53,6 +54,7 @@ pub fn infer(inputs: Inputs, h0: Tensor<3>) -> Result<(Tensor<3>, Tensor<3>)> {
     check(&inputs, [("h0", &h0)])?;
     let [batch, seq_len, _] = inputs.u.dims();
     check_states(&inputs, batch * (seq_len.div_ceil(CHUNK) + 1))?;
+    let sizes = cost::Sizes::new(&inputs);
     let (y, states) = Dispatch::selective_scan_infer(
         inputs.u.detach().into_dispatch(),
         inputs.delta_raw.detach().into_dispatch(),
@@ -65,7 +67,8 @@ pub fn infer(inputs: Inputs, h0: Tensor<3>) -> Result<(Tensor<3>, Tensor<3>)> {
     let states = Tensor::<4>::from_dispatch(states);
     let last = states.dims()[1] - 1;
     let h_last = compact(states.slice_dim(1, last..=last)).squeeze_dim::<3>(1);
-    Ok((Tensor::from_dispatch(y), h_last.swap_dims(1, 2)))
+    let y = sizes.register(Tensor::from_dispatch(y));
+    Ok((y, h_last.swap_dims(1, 2)))
 }
 
 /// `y` as [`infer`] gives it, with exact gradients for every tensor of `inputs` and for `h0`.
@@ -78,8 +81,9 @@ pub fn train(inputs: Inputs, h0: Tensor<3>, d_h_last: Tensor<3>) -> Result<Tenso
     check(&inputs, [("h0", &h0), ("d_h_last", &d_h_last)])?;
     let [batch, seq_len, _] = inputs.u.dims();
     check_states(&inputs, batch * 2 * seq_len.div_ceil(CHUNK))?;
+    let sizes = cost::Sizes::new(&inputs);
     // The kernels keep channels fastest; burn turns the gradients back.
-    Ok(Tensor::from_dispatch(Dispatch::selective_scan_train(
+    let y = Tensor::from_dispatch(Dispatch::selective_scan_train(
         inputs.u.into_dispatch(),
         inputs.delta_raw.into_dispatch(),
         inputs.a.swap_dims(0, 1).into_dispatch(),
@@ -88,7 +92,8 @@ pub fn train(inputs: Inputs, h0: Tensor<3>, d_h_last: Tensor<3>) -> Result<Tenso
         h0.swap_dims(1, 2).into_dispatch(),
         d_h_last.swap_dims(1, 2).into_dispatch(),
         inputs.softplus,
-    )))
+    ));
+    Ok(sizes.register(y))
 }
 
 fn check<const N: usize>(inputs: &Inputs, states: [(&'static str, &Tensor<3>); N]) -> Result<()> {

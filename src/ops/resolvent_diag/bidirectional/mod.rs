@@ -14,7 +14,7 @@ mod wgsl;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
-use super::{Coupling, bounded, check_shapes};
+use super::{Coupling, bounded, check_shapes, cost};
 use crate::Result;
 use autodiff::BidirectionalBackend;
 
@@ -51,6 +51,7 @@ pub fn diagonal(
 ) -> Result<Tensor<3>> {
     check_shapes(&diag, &coupling, &shift, &[])?;
     let (coupling, bounds) = bounded(&diag, coupling, eta_min)?;
+    let sizes = cost::Sizes::new(&diag, &coupling, bounds);
     let full = match gradient {
         Gradient::Exact => Dispatch::bidirectional(
             diag.into_dispatch(),
@@ -65,5 +66,5 @@ pub fn diagonal(
             bounds,
         ),
     };
-    Ok(Tensor::from_dispatch(full))
+    Ok(sizes.register_bidirectional(Tensor::from_dispatch(full), gradient))
 }

@@ -35,11 +35,9 @@ pub struct Matrices<'a, T> {
 }
 
 impl<T> Matrices<'_, T> {
-    /// Rows before and after a chunk: whole tiles, and one at least, in which the row next to the chunk
-    /// lies.
+    /// Rows before and after a chunk.
     fn margin(&self) -> usize {
-        let warm_up = self.plan.warm_up.unwrap_or(0);
-        warm_up.next_multiple_of(LANES).max(LANES)
+        super::margin(self.plan.warm_up.unwrap_or(0))
     }
 }
 

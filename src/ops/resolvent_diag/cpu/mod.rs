@@ -38,6 +38,18 @@ pub struct Dims {
     pub heads: usize,
 }
 
+/// Recurrences that run, those of idle lanes with the others.
+pub(super) fn lanes_run(dims: Dims, plan: Plan) -> usize {
+    let blocks = strips::Blocks::new(dims, plan);
+    dims.batch * blocks.count() * blocks.lanes()
+}
+
+/// Rows before and after a chunk of the bidirectional resolvent: whole tiles, and one at least, in which the
+/// row next to the chunk lies.
+pub(super) fn margin(warm_up: usize) -> usize {
+    warm_up.next_multiple_of(lanes::LANES).max(lanes::LANES)
+}
+
 /// What the forward pass reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a, T> {

@@ -81,6 +81,15 @@ impl Blocks {
         if self.by_head { 1 } else { 2 * LANES }
     }
 
+    /// Lanes of the strips of a block.
+    pub(super) fn lanes(&self) -> usize {
+        if self.by_head {
+            self.dims.heads.next_multiple_of(2 * LANES)
+        } else {
+            self.dims.heads * 2 * LANES
+        }
+    }
+
     /// Blocks a batch row.
     pub(super) fn count(&self) -> usize {
         self.n_chunks().div_ceil(self.chunks())
