@@ -1,10 +1,11 @@
-//! What a training will need, from shapes alone.
+//! What a training or a forward pass will need, from shapes alone.
 //!
 //! The counts follow the models' forward passes, line by line, under burn's autodiff without checkpointing:
 //! each node keeps the tensors its derivative reads, tensors that several nodes keep count once, and an
 //! elementwise operation writes into an operand that nobody else holds. A test compares them with what
 //! trainings are seen to hold.
 
+use crate::models::BatchShape;
 use crate::models::registry::{Architecture, ModelShape};
 use crate::ops::selective_scan;
 use crate::results::MemoryLedger;
@@ -99,6 +100,65 @@ pub fn estimate(shape: &ModelShape, work: Workload, tensors: Tensors) -> MemoryL
                 most
             }
         })
+}
+
+/// What a forward pass without gradients over `tokens`, and their cross-entropy, hold at the moment at which they
+/// hold most. On an adapter that is between two operations: what an operation holds while it runs is not seen there.
+pub fn estimate_inference(
+    shape: &ModelShape,
+    tokens: BatchShape,
+    loss_chunk_tokens: usize,
+    tensors: Tensors,
+) -> MemoryLedger {
+    let bytes = |words: usize| Bytes(WORD * words as u64);
+    let n_tokens = tokens.n_tokens();
+    let chunk = loss_chunk_tokens.min(n_tokens);
+    let in_loss = n_tokens * shape.d_model + chunk * (shape.vocab_size + shape.d_model);
+    MemoryLedger {
+        parameters: bytes(shape.parameters().total),
+        gradients: Bytes(0),
+        optimizer_states: Bytes(0),
+        activations_saved: Bytes(0),
+        // Those before, and those after.
+        activations_boundary: bytes(2 * shape.n_layers * tokens.batch * state_words(shape)),
+        buffers: bytes(in_loss.max(passing_words(shape, tokens, tensors))),
+    }
+}
+
+/// Words that live at once in one layer without gradients, the residual stream included. The CPU backend zeroes
+/// an output of ours in one piece of memory and copies it to another.
+fn passing_words(shape: &ModelShape, tokens: BatchShape, tensors: Tensors) -> usize {
+    let d = shape.d_model;
+    let n_tokens = tokens.n_tokens();
+    match (shape.architecture, tensors) {
+        (Architecture::Mamba, _) => {
+            let (inner, d_state) = (shape.d_inner(), shape.d_state);
+            // x and z together, the convolution, the step size; the selection, with copies of B and C.
+            let selection = shape.dt_rank + 2 * d_state + 2 * d_state;
+            let before_scan = n_tokens * (d + 4 * inner + selection);
+            match tensors {
+                Tensors::OnAdapter => before_scan,
+                Tensors::OnHeap => {
+                    let chunks = tokens.seq_len.div_ceil(selective_scan::CHUNK) + 1;
+                    before_scan + n_tokens * inner + 2 * tokens.batch * chunks * d_state * inner
+                }
+            }
+        }
+        // The block's input and both its branches.
+        (_, Tensors::OnAdapter) => 3 * n_tokens * d,
+        (_, Tensors::OnHeap) => {
+            let (top_k, n_experts) = (shape.top_k, shape.n_experts);
+            // The experts' rows, what they made of them, and what the tokens gather from that.
+            let rows = padded(n_tokens * top_k);
+            let earlier_choices = (top_k - 1).min(1);
+            let gathered = n_tokens * (2 + earlier_choices) * d;
+            // While the last expert runs, its rows twice and both sides of its nonlinearity.
+            let in_expert = rows / n_experts * (2 * d + 2 * shape.expert_hidden);
+            // Probabilities and choices, here and on the host.
+            let choices = n_tokens * (2 + 3 * top_k) * n_experts;
+            2 * n_tokens * d + 2 * rows * d + choices + gathered.max(in_expert)
+        }
+    }
 }
 
 /// Words that one layer's forward pass keeps for a segment of `batch` sequences.

@@ -7,13 +7,18 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use bkbench::accounting::memory::Meter;
+use bkbench::accounting::{Tensors, estimate_inference};
 use bkbench::config::{ModelConfig, TrainConfig};
 use bkbench::data::{Batches, Tokens};
-use bkbench::models::BatchShape;
-use bkbench::models::registry::{Architecture, matched_shapes};
+use bkbench::hardware::read;
+use bkbench::models::registry::{Architecture, ModelShape, matched_shapes};
+use bkbench::models::{BatchShape, Forward, LanguageModel, Observer};
+use bkbench::ops::selective_scan;
 use bkbench::results::{Cell, Outcome, RunRecord, Warning};
 use bkbench::train::{Interrupt, Training, train};
 use bkbench::units::Bytes;
+
+use burn::tensor::{Device, Tensor};
 
 use crate::support;
 
@@ -102,6 +107,110 @@ fn the_estimate_is_what_trainings_in_segments_hold() {
 fn the_estimate_is_what_trainings_hold_on_an_adapter() {
     let config = "[model]\nd_model = 64\nn_layers = 2\n";
     agree(&measured(config, "512", "wgpu"), 0);
+}
+
+/// Looks at the memory wherever a model shows what it computes.
+#[derive(Debug)]
+struct Watch<'a>(&'a Meter);
+
+impl Observer for Watch<'_> {
+    fn see(&self, _: usize, what: &'static str, _: Tensor<1>) {
+        self.0.sync_point(what).unwrap();
+    }
+}
+
+/// What a forward pass with its loss is estimated to need over what it is seen to hold.
+fn inference(device: &Device, tensors: Tensors, shape: &ModelShape, tokens: BatchShape) -> f64 {
+    const LOSS_CHUNK_TOKENS: usize = 256;
+    let ids: Vec<u32> = (0..tokens.n_tokens() as u32).map(|i| i * i % 251).collect();
+    let meter = Meter::start(device, None);
+    let model = LanguageModel::new(shape, 42, device);
+    let watch = Watch(&meter);
+    let how = Forward {
+        // On an adapter memory is seen at sync points alone.
+        observer: (tensors == Tensors::OnAdapter).then_some(&watch),
+        ..Forward::infer(tokens)
+    };
+    let states = model.initial_states(tokens.batch);
+    let hidden = model.forward(&ids, states, &how).unwrap();
+    let nll = model.nll(hidden.x, &ids, LOSS_CHUNK_TOKENS).unwrap();
+    read::doubles(nll, "the loss").unwrap();
+    meter.sync_point("the loss").unwrap();
+    let estimate = estimate_inference(shape, tokens, LOSS_CHUNK_TOKENS, tensors);
+    estimate.total().0 as f64 / meter.peak().0 as f64
+}
+
+/// Every model and several shapes, after a pass in which libraries allocate once what they keep.
+fn inferences(test: &str, device: fn() -> Device, tensors: Tensors) {
+    alone(test, || {
+        let device = device();
+        let shape = |architecture, top_k| {
+            let config = ModelConfig {
+                d_model: 64,
+                n_layers: 3,
+                top_k,
+                ..ModelConfig::default()
+            };
+            matched_shapes(&[architecture], &config, 256)
+                .unwrap()
+                .remove(0)
+        };
+        let tokens = |batch, seq_len| BatchShape { batch, seq_len };
+        let warming = shape(Architecture::Mamba, 1);
+        inference(&device, tensors, &warming, tokens(1, 2048));
+        for architecture in Architecture::ALL {
+            for (top_k, tokens) in [
+                (1, tokens(1, 2048)),
+                (2, tokens(4, 513)),
+                (1, tokens(1, 4096)),
+            ] {
+                let shape = shape(architecture, top_k);
+                let ratio = inference(&device, tensors, &shape, tokens);
+                assert!(
+                    (ratio - 1.0).abs() < 0.15,
+                    "{architecture:?} {tokens:?}: {ratio}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn the_estimate_is_what_inference_holds_on_the_heap() {
+    let test = "memory::the_estimate_is_what_inference_holds_on_the_heap";
+    inferences(test, support::cpu, Tensors::OnHeap);
+}
+
+#[test]
+fn the_estimate_is_what_inference_holds_on_an_adapter() {
+    let test = "memory::the_estimate_is_what_inference_holds_on_an_adapter";
+    inferences(test, support::wgpu, Tensors::OnAdapter);
+}
+
+#[test]
+fn a_last_state_on_an_adapter_keeps_nothing_of_its_segment() {
+    let test = "memory::a_last_state_on_an_adapter_keeps_nothing_of_its_segment";
+    alone(test, || {
+        const SEQ_LEN: usize = 4096;
+        let device = support::wgpu();
+        let before = Meter::start(&device, None).at_start().0;
+        let ones = |shape: [usize; 3]| Tensor::<3>::ones(shape, &device);
+        let per_token = |width| ones([1, SEQ_LEN, width]);
+        let inputs = selective_scan::Inputs {
+            u: per_token(32),
+            delta_raw: per_token(32),
+            a: Tensor::<2>::ones([32, 16], &device).neg(),
+            b: per_token(16),
+            c: per_token(16),
+            softplus: true,
+        };
+        let (y, last) = selective_scan::infer(inputs, ones([1, 32, 16])).unwrap();
+        drop(y);
+        read::doubles(last.clone(), "the last state").unwrap();
+        let kept = Meter::start(&device, None).at_start().0 - before;
+        assert!(kept < 2 * (32 * 16 * 4), "{kept} bytes kept");
+        drop(last);
+    });
 }
 
 #[test]
