@@ -7,14 +7,18 @@ use toml::Table;
 use crate::bench::Progress;
 use crate::config::Config;
 use crate::data::{self, Dataset};
+use crate::eval::audit;
 use crate::hardware::{self, DeviceChoice, Hardware};
+use crate::models::BatchShape;
 use crate::models::registry::{Architecture, matched_shapes};
 use crate::results::{AuditCheck, AuditReport, Finding, Verdict};
 use crate::verify::audit::Audit;
+use crate::verify::flops;
 use crate::{Error, Result};
 
 /// Which model, with which settings. Flags override --config, which overrides --preset.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
 pub struct Args {
     /// The model to audit
     #[arg(long, value_name = "NAME")]
@@ -28,6 +32,12 @@ pub struct Args {
     /// auto, cpu, cuda, or wgpu[:vulkan|metal|dx12|gl][:index or name]; see `bkbench devices`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
+    /// Count floating-point operations instead, and check every operation's count
+    #[arg(long)]
+    flops: bool,
+    /// With --flops, every operation by itself
+    #[arg(long, requires = "flops")]
+    verbose: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -50,6 +60,9 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
             eprintln!("{line}");
         }
     })?;
+    if args.flops {
+        return args.flops(model, &config, &hardware, &dataset);
+    }
     let program = program()?;
     let audit = Audit {
         config: &config,
@@ -85,6 +98,48 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
 }
 
 impl Args {
+    /// Counts what the model costs on one sequence of the audit's length.
+    fn flops(
+        &self,
+        model: Architecture,
+        config: &Config,
+        hardware: &Hardware,
+        dataset: &Dataset,
+    ) -> anyhow::Result<()> {
+        let vocab_size = dataset.tokenizer.vocab_size();
+        let shape = matched_shapes(&[model], &config.model, vocab_size)?.remove(0);
+        let tokens = BatchShape {
+            batch: 1,
+            seq_len: audit::n_tokens(&config.longcontext.seq_lengths),
+        };
+        let report = flops::report(&shape, config, &dataset.train, hardware, tokens)?;
+        let failures = report.failures();
+        if self.json {
+            let document = serde_json::json!({
+                "passed": failures.is_empty(),
+                "device": hardware.fingerprint,
+                "report": report,
+            });
+            println!("{}", serde_json::to_string_pretty(&document)?);
+        } else {
+            println!("on {}", hardware.fingerprint.adapter);
+            if self.verbose {
+                print!("{report:#}");
+            } else {
+                print!("{report}");
+            }
+        }
+        match failures.first() {
+            None => Ok(()),
+            Some(first) => Err(Error::CheckFailed(format!(
+                "{} count(s) do not agree for {}; {first}",
+                failures.len(),
+                self.model
+            ))
+            .into()),
+        }
+    }
+
     fn resolve(&self) -> Result<Config> {
         let mut flags = Table::new();
         if let Some(device) = &self.device {

@@ -1,5 +1,5 @@
 //! Every kernel against published vectors and against the sequential oracle, on one device; [`audit`], a whole
-//! model before it is trained.
+//! model before it is trained; [`flops`], what its operations are registered to cost.
 //!
 //! A folder of vectors holds pairs of files: `<x>.json`, the manifest with its cases, their parameters and
 //! tolerances, and the `.safetensors` it names, with tensors called `<case>/<tensor>`. What a case's
@@ -8,6 +8,7 @@
 pub mod audit;
 mod case;
 mod compare;
+pub mod flops;
 mod golden;
 mod language_model;
 mod mamba;

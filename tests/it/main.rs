@@ -19,6 +19,7 @@ mod data;
 mod dispatches;
 mod embedding;
 mod evaluation;
+mod flops;
 mod generation;
 mod hardware;
 mod kernel_error;
