@@ -1,5 +1,6 @@
 //! The CPU kernel over rows of logits against one plain thread, and the whole operation.
 
+use bkbench::config::Precision;
 use bkbench::math::random::{Coordinate, Purpose, normal_vec, words};
 use bkbench::ops::linear_cross_entropy::{cpu, train};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -64,7 +65,14 @@ fn bench(criterion: &mut Criterion) {
         let (x, weight) = (leaf(1, tokens), leaf(2, vocab));
         group.bench_function("train, d_model 256", |b| {
             b.iter(|| {
-                let loss = train(x.clone(), weight.clone(), &targets, 512, 0.1);
+                let loss = train(
+                    x.clone(),
+                    weight.clone(),
+                    &targets,
+                    512,
+                    0.1,
+                    Precision::F32,
+                );
                 loss.expect("valid inputs").backward()
             });
         });

@@ -5,6 +5,7 @@
 //! elementwise operation writes into an operand that nobody else holds. A test compares them with what
 //! trainings are seen to hold.
 
+use crate::config::Precision;
 use crate::models::BatchShape;
 use crate::models::registry::{Architecture, ModelShape};
 use crate::ops::selective_scan;
@@ -31,6 +32,8 @@ pub struct Workload {
     pub segment: usize,
     /// Rows of logits that exist at once.
     pub loss_chunk_tokens: usize,
+    /// In what matrix products are computed.
+    pub precision: Precision,
     /// Whether only the inputs of the layers are kept, and a layer is computed again for its backward pass.
     pub layer_by_layer: bool,
     /// Whether the states between segments and the optimiser's moments wait on the host.
@@ -66,16 +69,16 @@ pub fn estimate(shape: &ModelShape, work: Workload, tensors: Tensors) -> MemoryL
     // Inputs and targets, of the step and of the segment.
     let ids = on_heap * bytes(2 * (work.batch * work.seq_len + n_tokens));
     // The embedding's rows and its ids, the last normalisation, and the gradient of what the head reads.
-    let shell = n_tokens * (4 * d_model + 3);
-    let layer = saved_words(shape, work.batch, work.segment, tensors);
+    let shell = bytes(n_tokens * (4 * d_model + 3));
+    let layer = saved_by_layer(shape, work, tensors);
     // Pieces and whole of the last gradient, or the logits with the operand that a product packs.
     let chunk = work.loss_chunk_tokens.min(n_tokens);
     let in_loss = on_heap * bytes((n_tokens * d_model).max(chunk * (vocab_size + d_model)));
-    let in_layers = n_layers * n_tokens * d_model;
+    let stream = bytes(n_tokens * d_model);
     let (saved, buffers) = if work.layer_by_layer {
-        (shell.max(layer + n_tokens * d_model) + in_layers, 0)
+        (shell.max(layer + stream) + n_layers as u64 * stream, 0)
     } else {
-        (shell + n_layers * layer, in_loss)
+        (shell + n_layers as u64 * layer, in_loss)
     };
 
     let ledger = |gradients, saved, buffers| MemoryLedger {
@@ -87,7 +90,7 @@ pub fn estimate(shape: &ModelShape, work: Workload, tensors: Tensors) -> MemoryL
         buffers: Bytes(buffers),
     };
     let head = bytes(vocab_size * d_model);
-    let loss = ledger(in_segments * parameters + head, bytes(saved), buffers + ids);
+    let loss = ledger(in_segments * parameters + head, saved, buffers + ids);
     let backward = ledger((1 + in_segments) * parameters, 0, ids);
     // The moments are copied to the host before they are written.
     let checkpoint = ledger(0, 0, on_heap * 2 * parameters + ids);
@@ -161,41 +164,60 @@ fn passing_words(shape: &ModelShape, tokens: BatchShape, tensors: Tensors) -> us
     }
 }
 
-/// Words that one layer's forward pass keeps for a segment of `batch` sequences.
-fn saved_words(shape: &ModelShape, batch: usize, segment: usize, tensors: Tensors) -> usize {
+/// Bytes that one layer's forward pass keeps for a segment.
+fn saved_by_layer(shape: &ModelShape, work: Workload, tensors: Tensors) -> u64 {
     let d = shape.d_model;
-    let n_tokens = batch * segment;
+    let n_tokens = work.batch * work.segment;
+    // A product keeps its factors. In f16 these are copies: of half the size where nobody else keeps the original, on
+    // top of it where somebody does, as of the weights.
+    let bytes = |words: usize| WORD * words as u64;
+    let (factor, copy) = match work.precision {
+        Precision::F32 => (WORD, 0),
+        Precision::Mixed => (WORD / 2, WORD / 2),
+    };
+    let factor = |words: usize| factor * words as u64;
+    let copy = |words: usize| copy * words as u64;
     // The residual stream, the normalised rows before and after their weight, mean square and root.
-    let around = 3 * d + 2;
+    let around = 2 * d + 2;
+    let normalised = d;
     match shape.architecture {
         Architecture::Mamba => {
             let (inner, d_state) = (shape.d_inner(), shape.d_state);
             // Of width d_inner: x and z together, the convolution, the step size, y with the skip, the
-            // sigmoid and the silu of the gate, the gated y.
-            let wide = 8 * inner;
+            // sigmoid and the silu of the gate; and, for a product alone, the gated y.
+            let (wide, gated) = (7 * inner, inner);
             let selection = shape.dt_rank + 2 * d_state;
             // The CPU backend copies columns when it folds them into sequences: x, B and C.
             let columns = match tensors {
                 Tensors::OnHeap => inner + 2 * d_state,
                 Tensors::OnAdapter => 0,
             };
-            let chunks = segment.div_ceil(selective_scan::CHUNK) + 1;
-            n_tokens * (around + wide + selection + columns) + batch * chunks * d_state * inner
+            let chunks = work.segment.div_ceil(selective_scan::CHUNK) + 1;
+            let states = work.batch * chunks * d_state * inner;
+            let weights = inner * (3 * d + selection + shape.dt_rank);
+            bytes(n_tokens * (around + wide + selection + columns) + states)
+                + factor(n_tokens * (normalised + gated))
+                + copy(n_tokens * (inner + shape.dt_rank) + weights)
         }
         Architecture::ResNetBk
         | Architecture::NoMixer
         | Architecture::ResNetBkMh
         | Architecture::ResNetBkPublished => {
             let (top_k, n_experts) = (shape.top_k, shape.n_experts);
-            // Rows of the experts, padded: what they read and both sides of their nonlinearity, their token.
-            let rows = padded(n_tokens * top_k) * (d + 2 * shape.expert_hidden + 1);
+            let (hidden, n_heads) = (shape.expert_hidden, shape.n_heads());
+            // Rows of the experts, padded: what goes into their nonlinearity and their token; and, for products
+            // alone, what they read and what comes out of it.
+            let rows = padded(n_tokens * top_k);
             // Each choice: the experts' rows in the order of the tokens, one-hot choice, gate, slot.
             let choices = top_k * (d + n_experts + 2);
             // The other branch before its scale; the router's logits and exponentials, and their sum.
             let routed = d + 2 * n_experts + 1;
             // Of each head the potential before and after its bounds, their mask, the resolvent.
-            let mixer = 5 * shape.n_heads();
-            rows + n_tokens * (around + choices + routed + mixer)
+            let mixer = 5 * n_heads;
+            let weights = 2 * d * n_experts * hidden + 3 * d * n_heads;
+            bytes(rows * (hidden + 1) + n_tokens * (around + normalised + choices + routed + mixer))
+                + factor(rows * (d + hidden))
+                + copy(n_tokens * (normalised + 2 * n_heads) + weights)
         }
     }
 }

@@ -19,6 +19,7 @@ pub fn needs(
         seq_len,
         segment: shape.architecture.resident_len(config, seq_len),
         loss_chunk_tokens: config.loss_chunk_tokens,
+        precision: config.precision,
         layer_by_layer: config.gradient_checkpointing,
         states_on_host: config.cpu_offloading,
     };

@@ -55,6 +55,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let model = Architecture::parse(&args.model)?;
     let choice: DeviceChoice = config.device.name.parse()?;
     let hardware = hardware::open(&choice, config.device.require_adapter.as_deref())?;
+    hardware.require(config.train.precision)?;
     let dataset = data::load(&config.data, &mut |line| {
         if !quiet {
             eprintln!("{line}");

@@ -32,6 +32,7 @@ impl Session {
     pub(super) fn open(config: &Config, progress: &mut dyn Progress) -> Result<Self> {
         let choice: DeviceChoice = config.device.name.parse()?;
         let hardware = hardware::open(&choice, config.device.require_adapter.as_deref())?;
+        hardware.require(config.train.precision)?;
         let dataset = data::load(&config.data, &mut |line| progress.message(line))?;
         let vocab_size = dataset.tokenizer.vocab_size();
         let grid = Grid::new(config, vocab_size, dataset.train.len())?;

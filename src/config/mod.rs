@@ -15,7 +15,7 @@ pub use data::DataConfig;
 pub use hash::canonical_sha256;
 pub use layers::PRESETS;
 pub use model::{MatchBasis, ModelConfig};
-pub use train::{Backpropagation, Budget, TrainConfig};
+pub use train::{Backpropagation, Budget, Precision, TrainConfig};
 
 use crate::quant::BitWidth;
 use crate::units::Bytes;

@@ -23,6 +23,17 @@ pub enum Backpropagation {
     Truncated,
 }
 
+/// In what matrix products are computed. Weights, sums, scans and the optimiser are f32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// In the type of the tensors, which is f32.
+    #[default]
+    F32,
+    /// Factors and products are rounded to f16, and the loss is scaled so that small gradients do not vanish.
+    Mixed,
+}
+
 /// Hyper-parameters of AdamW and its schedule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -54,6 +65,8 @@ pub struct TrainConfig {
     /// Positions of every sequence that are resident at once: longer sequences go in segments of this length,
     /// except where a model carries no state. Absent: a run fills in what suits its device, and records it.
     pub segment_len: Option<usize>,
+    /// In what matrix products are computed.
+    pub precision: Precision,
     /// Whether gradients cross the boundaries of segments.
     #[serde(rename = "bptt")]
     pub backpropagation: Backpropagation,
@@ -78,6 +91,7 @@ impl Default for TrainConfig {
             max_cell_seconds: None,
             loss_chunk_tokens: 512,
             segment_len: None,
+            precision: Precision::F32,
             backpropagation: Backpropagation::Exact,
             gradient_checkpointing: false,
             cpu_offloading: false,

@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 
 use crate::hardware::read;
 use crate::math::oracle::{resolvent_diag, resolvent_diag_bidirectional, selective_scan};
-use crate::models::{BatchShape, Dropout, Forward, LanguageModel, ModelSweep, Observer};
+use crate::models::{BatchShape, Forward, LanguageModel, Observer};
 use crate::results::{Finite, KernelError};
 use crate::{Error, Result};
 
@@ -46,10 +46,8 @@ pub fn kernel_errors(
             tensors: RefCell::default(),
         };
         let how = Forward {
-            shape,
-            sweep: ModelSweep::Infer,
-            dropout: Dropout::NONE,
             observer: Some(&seen),
+            ..Forward::infer(shape)
         };
         states = model.forward(ids, states, &how)?.states;
         let mut seen = seen.tensors.into_inner();

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::adapters::{self, Adapter, Cpu, Found, found, instance, list};
 use super::choice::{DeviceChoice, Pick};
 use super::fingerprint::Fingerprint;
+use crate::config::Precision;
 use crate::units::Bytes;
 use crate::{Error, Result};
 
@@ -65,6 +66,24 @@ pub fn open(choice: &DeviceChoice, require_adapter: Option<&str>) -> Result<Hard
 }
 
 impl Hardware {
+    /// Whether trainings in `precision` run here.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`], naming the device, where f16 is asked for and is not there.
+    pub fn require(&self, precision: Precision) -> Result<()> {
+        let offers = match &self.adapter {
+            _ if precision == Precision::F32 => return Ok(()),
+            Some(adapter) if adapter.features.f16 => return Ok(()),
+            Some(_) => "has no 16-bit floats in shaders (shader-f16)",
+            None => "is the CPU backend, which computes in f32",
+        };
+        Err(Error::bad_input(
+            "train.precision = \"mixed\" (--mixed_precision true)",
+            format!("{} {offers}", self.fingerprint.adapter),
+            "leave it out, or name an adapter of which `bkbench devices` says f16: yes",
+        ))
+    }
+
     /// Main memory that is free, where that is what tensors live in (CPU backend, software adapter);
     /// WebGPU does not tell how much memory a GPU has.
     pub fn memory_available(&self) -> Option<Bytes> {

@@ -11,6 +11,7 @@ use super::matrix::Matrix;
 use super::quantised::{Family, Part};
 use super::registry::{Architecture, ModelShape};
 use super::{Initialiser, Pass, Routing, Sweep};
+use crate::config::Precision;
 use crate::hardware::read;
 use crate::ops::embedding::gather_rows;
 use crate::ops::ledger::{self, Op};
@@ -119,7 +120,8 @@ impl Experts {
         for ((expert, &rows), &n) in chosen.zip(&plan.counts) {
             if rows > 0 {
                 let input = gathered.clone().narrow(0, first, rows);
-                let output = ledger::padded(n as usize, rows, || expert.forward(input));
+                let output =
+                    ledger::padded(n as usize, rows, || expert.forward(input, pass.precision));
                 outputs.push(output?);
                 first += rows;
             }
@@ -183,7 +185,8 @@ impl Experts {
     fn probabilities(&self, x: Tensor<2>) -> Result<Tensor<2>> {
         let [rows, _] = x.dims();
         let width = self.networks.len();
-        let p = softmax(self.router.forward(x)?, 1);
+        // Rounded logits would send tokens elsewhere: the router stays in f32 (Fedus et al. 2021, section 2.4).
+        let p = softmax(self.router.forward(x, Precision::F32)?, 1);
         let p = ledger::counted(p, Op::Softmax { rows, width });
         let k = self.top_k;
         ledger::register(Op::TopK { rows, width, k }, FlopsPass::Forward);
@@ -229,10 +232,11 @@ impl Experts {
 }
 
 impl Expert {
-    fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>> {
-        let hidden = relu(self.up.forward(x)?);
+    fn forward(&self, x: Tensor<2>, precision: Precision) -> Result<Tensor<2>> {
+        let hidden = relu(self.up.forward(x, precision)?);
         let n = hidden.shape().num_elements();
-        self.down.forward(ledger::counted(hidden, Op::Relu { n }))
+        let hidden = ledger::counted(hidden, Op::Relu { n });
+        self.down.forward(hidden, precision)
     }
 }
 

@@ -10,6 +10,7 @@ use super::registry::{Block, ModelShape};
 use super::{
     BatchShape, BlockState, Dropout, Initialiser, Observer, Pass, Routing, SequenceBlock, Sweep,
 };
+use crate::config::Precision;
 use crate::ops::ledger::{self, Op};
 use crate::ops::{embedding, linear_cross_entropy};
 use crate::results::FlopsCategory;
@@ -51,6 +52,8 @@ pub struct Forward<'a> {
     pub shape: BatchShape,
     /// With or without a graph.
     pub sweep: ModelSweep<'a>,
+    /// In what matrix products are computed.
+    pub precision: Precision,
     /// Mask of the residual branches.
     pub dropout: Dropout,
     /// Who looks on.
@@ -72,11 +75,12 @@ pub enum ModelSweep<'a> {
 }
 
 impl Forward<'_> {
-    /// Evaluation: no graph, no dropout, nobody looking on.
+    /// Evaluation: no graph, no dropout, f32, nobody looking on.
     pub fn infer(shape: BatchShape) -> Self {
         Self {
             shape,
             sweep: ModelSweep::Infer,
+            precision: Precision::F32,
             dropout: Dropout::NONE,
             observer: None,
         }
@@ -94,6 +98,7 @@ impl Forward<'_> {
         Pass {
             shape: self.shape,
             sweep,
+            precision: self.precision,
             layer: index + 1,
             observer: self.observer,
         }
@@ -318,6 +323,7 @@ impl LanguageModel {
         targets: &[u32],
         chunk_tokens: usize,
         scale: f32,
+        precision: Precision,
     ) -> Result<Tensor<1>> {
         let Matrix::Dense(head) = self.head() else {
             let problem = "a model with packed matrices cannot be trained";
@@ -325,10 +331,10 @@ impl LanguageModel {
         };
         let n_readers = if self.head.is_some() { 1 } else { 2 };
         let head = of_head(|| ledger::shared(head.val(), n_readers));
-        linear_cross_entropy::train(x, head, targets, chunk_tokens, scale)
+        linear_cross_entropy::train(x, head, targets, chunk_tokens, scale, precision)
     }
 
-    /// Cross-entropy of each target in nats, `[tokens]`, without a graph.
+    /// Cross-entropy of each target in nats, `[tokens]`, without a graph and in f32.
     ///
     /// # Errors
     /// Targets outside the vocabulary, or a chunk whose logits exceed the binding limit.

@@ -1,10 +1,11 @@
 //! The matrix products of the models.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 
 use super::matrix::Matrix;
 use crate::Result;
+use crate::config::Precision;
 use crate::ops::ledger::{self, Op};
 
 /// `x W + b`.
@@ -25,16 +26,24 @@ impl Linear {
         }
     }
 
-    /// `x`, `[tokens, d_input]`, as `[tokens, d_output]`.
+    /// `x`, `[tokens, d_input]`, as `[tokens, d_output]`; a packed weight's product is f32 whatever the precision.
     ///
     /// # Errors
     /// A packed weight and an `x` of another width.
-    pub fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>> {
+    pub fn forward(&self, x: Tensor<2>, precision: Precision) -> Result<Tensor<2>> {
         let [rows, _] = x.dims();
         let y = match &self.weight {
             Matrix::Dense(weight) => {
                 let (x, weight) = ledger::matrix_product(x, weight.val());
-                x.matmul(weight)
+                match precision {
+                    Precision::F32 => x.matmul(weight),
+                    Precision::Mixed => {
+                        let dtype = x.dtype();
+                        x.cast(FloatDType::F16)
+                            .matmul(weight.cast(FloatDType::F16))
+                            .cast(dtype)
+                    }
+                }
             }
             Matrix::Packed(weight) => weight.multiply(x)?,
         };

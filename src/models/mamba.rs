@@ -186,7 +186,7 @@ impl SequenceBlock for MambaBlock {
 
         let n = shape.n_tokens() * d_inner;
 
-        let xz = ledger::cut(self.in_proj.forward(x)?, 2);
+        let xz = ledger::cut(self.in_proj.forward(x, pass.precision)?, 2);
         pass.show("in_proj", &xz);
         let u = shape.unfold(xz.clone().narrow(1, 0, d_inner));
         let z_gate = xz.narrow(1, d_inner, d_inner);
@@ -207,10 +207,10 @@ impl SequenceBlock for MambaBlock {
         pass.show("causal_conv", &u);
 
         let u = ledger::shared(u, 3);
-        let selection = ledger::cut(self.x_proj.forward(shape.fold(u.clone()))?, 3);
-        let delta_raw = self
-            .dt_proj
-            .forward(selection.clone().narrow(1, 0, dt_rank))?;
+        let selection = self.x_proj.forward(shape.fold(u.clone()), pass.precision)?;
+        let selection = ledger::cut(selection, 3);
+        let steps = selection.clone().narrow(1, 0, dt_rank);
+        let delta_raw = self.dt_proj.forward(steps, pass.precision)?;
         let inputs = selective_scan::Inputs {
             u: u.clone(),
             delta_raw: shape.unfold(delta_raw),
@@ -246,7 +246,7 @@ impl SequenceBlock for MambaBlock {
         let y = ledger::counted(y, Op::Add { n });
         let gate = ledger::counted(silu(z_gate), Op::Silu { n });
         let y = ledger::counted(y * gate, Op::Multiply { n });
-        let branch = self.out_proj.forward(y)?;
+        let branch = self.out_proj.forward(y, pass.precision)?;
         pass.show("out_proj", &branch);
         let state = conv
             .zip(scan)

@@ -29,6 +29,7 @@ pub use packed_file::FileSize;
 pub use quantised::{Family, Size};
 
 use crate::Result;
+use crate::config::Precision;
 use quantised::Part;
 
 /// How `[tokens, d_model]` folds into sequences: `tokens = batch * seq_len`, sequences one after another.
@@ -130,6 +131,8 @@ pub struct Pass<'a> {
     pub shape: BatchShape,
     /// With or without a graph.
     pub sweep: Sweep<'a>,
+    /// In what matrix products are computed.
+    pub precision: Precision,
     /// The layer, from 1.
     pub layer: usize,
     /// Who looks on.

@@ -169,7 +169,7 @@ impl ResNetBkBlock {
         let n = pass.shape.n_tokens() * self.n_heads;
         let v = self
             .potential
-            .forward(x)?
+            .forward(x, pass.precision)?
             .clamp(-POTENTIAL_BOUND, POTENTIAL_BOUND);
         let v = ledger::counted(v, Op::Clamp { n });
         let diag = ledger::counted(v.add_scalar(FREE_DIAGONAL), Op::Add { n });
@@ -230,7 +230,8 @@ impl SequenceBlock for ResNetBkBlock {
         pass.show("experts", &mixture.y);
         let (g, state) = self.mix(x, state, pass)?;
         pass.show("resolvent_diag.g", &g);
-        let mixed = self.output.forward(pass.shape.fold(g))? * self.scale.val().unsqueeze();
+        let mixed = self.output.forward(pass.shape.fold(g), pass.precision)?;
+        let mixed = mixed * self.scale.val().unsqueeze();
         let n = mixed.shape().num_elements();
         let mixed = ledger::counted(mixed, Op::Scale { n });
         pass.show("output", &mixed);

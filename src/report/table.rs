@@ -27,7 +27,7 @@ const LIMIT_COLUMNS: [&str; 3] = ["model", "max stable length", "max useful leng
 /// then one row a model with the lengths it reaches.
 ///
 /// Losses are in nats per token; the training loss is that of the last tenth of the steps. Spikes and steps that were
-/// not finite are counted over all seeds. `context` says whether the held-out loss is lower than that of the control
+/// not finite are counted over all seeds; loss-scale overflows too, in lines of their own where there are any. `context` says whether the held-out loss is lower than that of the control
 /// without context, by the paired t test over seeds. Models that are not causal stand apart, under a title that says so.
 pub fn table(record: &RunRecord) -> String {
     let is_causal = |summary: &&Summary| record.is_causal(&summary.model);
@@ -40,6 +40,7 @@ pub fn table(record: &RunRecord) -> String {
             "Held-out loss from token frequencies alone, without any context: {unigram:.3}."
         ));
     }
+    lines.extend(record.summaries.iter().filter_map(overflows));
     let (limits, others_limits): (Vec<&ModelLimits>, Vec<&ModelLimits>) = record
         .limits
         .iter()
@@ -117,6 +118,18 @@ fn row(summary: &Summary) -> [String; 11] {
             Count(rate.mean.round() as u64).to_string()
         }),
     ]
+}
+
+/// What mixed precision cost, where it did.
+fn overflows(summary: &Summary) -> Option<String> {
+    (summary.loss_scale_overflows > 0).then(|| {
+        format!(
+            "{} at N = {}: {} loss-scale overflow(s); each time the batch was tried again at half the scale.",
+            summary.model,
+            Count(summary.seq_len as u64),
+            Count(summary.loss_scale_overflows)
+        )
+    })
 }
 
 fn context(summary: &Summary) -> String {

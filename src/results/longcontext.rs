@@ -30,6 +30,9 @@ pub struct LongContextMetrics {
     pub gradient_norm_max: Option<Finite>,
     /// Steps whose loss or gradient norm was not finite, though no loss scale above 1 explains it.
     pub nan_count: u64,
+    /// Times that a batch was tried again at half the loss scale; 0 in f32.
+    #[serde(default)]
+    pub loss_scale_overflows: u64,
     /// Steps at which a spike of the loss begins, counted from 0.
     pub spike_steps: Vec<u64>,
     /// Steps that changed no weight.
@@ -68,6 +71,10 @@ pub struct Curves {
     pub gradient_norm: Vec<Option<Finite>>,
     /// Where the steps that were not finite stopped being so.
     pub faults: Vec<Fault>,
+    /// Steps, counted from 0, whose loss was finite and whose gradient was not at a loss scale above 1: the scale was
+    /// halved and the batch tried again. A step stands here as often as that happened.
+    #[serde(default)]
+    pub loss_scale_overflows: Vec<u64>,
 }
 
 /// A step that was not finite, and why.

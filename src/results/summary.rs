@@ -29,6 +29,9 @@ pub struct Summary {
     pub diverged: bool,
     /// Sum over all seeds of the steps that were not finite.
     pub nan_count: u64,
+    /// Sum over all seeds of the batches that were tried again at half the loss scale.
+    #[serde(default)]
+    pub loss_scale_overflows: u64,
     /// Sum over all seeds of the spikes of the training loss.
     pub spikes: usize,
     /// Final training loss, nats per token.
@@ -131,6 +134,11 @@ fn summary(cells: &[&Cell], control: Option<&Vec<&Cell>>) -> Summary {
             .iter()
             .filter_map(|cell| cell.metrics.as_ref())
             .map(|metrics| metrics.nan_count)
+            .sum(),
+        loss_scale_overflows: cells
+            .iter()
+            .filter_map(|cell| cell.metrics.as_ref())
+            .map(|metrics| metrics.loss_scale_overflows)
             .sum(),
         spikes: cells
             .iter()

@@ -13,6 +13,7 @@ use burn::tensor::{Bytes as BurnBytes, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::LossScale;
 use crate::config::canonical_sha256;
 use crate::hardware::read::guarded;
 use crate::models::checkpoint::{DESCRIPTION, Description, STEP_PREFIX, WEIGHTS, steps};
@@ -38,6 +39,8 @@ pub struct TrainState {
     pub curves: Curves,
     /// Steps that changed no weight.
     pub skipped_steps: u64,
+    /// That of the next step; absent in f32.
+    pub loss_scale: Option<LossScale>,
     /// Wall-clock time of the loop.
     pub seconds: f64,
     /// Time of the steps that count for the speed.

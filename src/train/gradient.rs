@@ -14,7 +14,7 @@ use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
 use super::optimiser::{scale, squared_norm};
 use crate::accounting::memory::Meter;
-use crate::config::{Backpropagation, ModelConfig, TrainConfig};
+use crate::config::{Backpropagation, ModelConfig, Precision, TrainConfig};
 use crate::hardware::read;
 use crate::models::{
     BatchShape, BlockState, Dropout, Forward, LanguageModel, ModelSweep, Observer, StateMap,
@@ -33,6 +33,10 @@ pub struct Objective {
     pub dropout: Dropout,
     /// Rows of logits that exist at once.
     pub loss_chunk_tokens: usize,
+    /// In what matrix products are computed.
+    pub precision: Precision,
+    /// Factor by which all that is minimised is multiplied until the gradient is complete; 1 for none.
+    pub loss_scale: f64,
     /// Whether gradients cross the boundaries of segments.
     pub backpropagation: Backpropagation,
     /// Whether a segment keeps the inputs of its layers alone and computes a layer again for its backward pass.
@@ -89,7 +93,7 @@ pub fn segments(seq_len: usize, segment_len: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Gradient of an objective at one batch.
+/// Gradient of an objective at one batch, without its loss scale.
 #[derive(Debug)]
 pub struct Gradient {
     /// Mean cross-entropy alone, nats per token.
@@ -101,7 +105,7 @@ pub struct Gradient {
 }
 
 impl Objective {
-    /// What `model` and `train` ask for, at one step of the training from `seed`.
+    /// What `model` and `train` ask for, at one step of the training from `seed`; the loss is not scaled.
     pub fn new(model: &ModelConfig, train: &TrainConfig, seed: u64, step: u64) -> Self {
         Self {
             load_balance_weight: model.load_balance_weight,
@@ -112,6 +116,8 @@ impl Objective {
                 first_position: 0,
             },
             loss_chunk_tokens: train.loss_chunk_tokens,
+            precision: train.precision,
+            loss_scale: 1.0,
             backpropagation: train.backpropagation,
             gradient_checkpointing: train.gradient_checkpointing,
             states_on_host: train.cpu_offloading,
@@ -156,7 +162,7 @@ impl Objective {
             });
         }
         let loss = Tensor::cat(losses, 0).sum_dim(0);
-        Gradient::read(model, loss, sum.unwrap_or_default())
+        Gradient::read(model, loss, sum.unwrap_or_default(), self.loss_scale)
     }
 
     /// The gradient for whole sequences of which the tokens `scored` alone have a target each, given by their rows in
@@ -179,17 +185,17 @@ impl Objective {
                 d_last: &zeros,
                 routed: None,
             },
+            precision: self.precision,
             dropout: self.dropout,
             observer: None,
         };
         let hidden = model.forward(inputs, zeros.clone(), &how)?;
         let balance = hidden.load_balance();
         let x = embedding::gather_rows(hidden.x, scored)?;
-        let mean = 1.0 / scored.len() as f32;
-        let loss = model.scaled_loss(x, targets, self.loss_chunk_tokens, mean)?;
+        let loss = self.mean_loss(model, x, targets, scored.len())?;
         let gradients = self.with_balance(&loss, balance).backward();
         let gradients = GradientsParams::from_grads(gradients, model);
-        Gradient::read(model, loss.inner(), gradients)
+        Gradient::read(model, loss.inner(), gradients, self.loss_scale)
     }
 
     /// Left to right, without a graph: the state before each segment, and where all tokens were sent.
@@ -216,6 +222,7 @@ impl Objective {
             }
             let segment = batch.segment(range);
             let how = Forward {
+                precision: self.precision,
                 dropout: self.dropout_of(&segment),
                 ..Forward::infer(segment.shape)
             };
@@ -247,22 +254,41 @@ impl Objective {
         for range in segments(batch.shape.seq_len, segment_len) {
             let segment = batch.segment(&range);
             let how = Forward {
+                precision: self.precision,
                 dropout: self.dropout_of(&segment),
                 observer: Some(observer),
                 ..Forward::infer(segment.shape)
             };
             let hidden = model.forward(&segment.inputs, states, &how)?;
             states = hidden.states;
-            let nll = model.nll(hidden.x, &segment.targets, self.loss_chunk_tokens)?;
-            observer.see(0, "loss", nll);
+            let n_all_tokens = batch.shape.n_tokens();
+            let loss = self.mean_loss(model, hidden.x, &segment.targets, n_all_tokens)?;
+            observer.see(0, "loss", loss);
         }
         Ok(())
+    }
+
+    /// The cross-entropies of `targets` summed and divided by `n_tokens`, scaled, `[1]`.
+    fn mean_loss(
+        &self,
+        model: &LanguageModel,
+        x: Tensor<2>,
+        targets: &[u32],
+        n_tokens: usize,
+    ) -> Result<Tensor<1>> {
+        let scale = self.loss_scale as f32 / n_tokens as f32;
+        model.scaled_loss(x, targets, self.loss_chunk_tokens, scale, self.precision)
+    }
+
+    /// A load-balance term with its weight, scaled.
+    fn weighted(&self, balance: Tensor<1>) -> Tensor<1> {
+        balance.mul_scalar(self.load_balance_weight * self.loss_scale)
     }
 
     /// What is minimised, from its two parts.
     fn with_balance(&self, loss: &Tensor<1>, balance: Option<Tensor<1>>) -> Tensor<1> {
         match balance {
-            Some(term) => loss.clone() + term.mul_scalar(self.load_balance_weight),
+            Some(term) => loss.clone() + self.weighted(term),
             None => loss.clone(),
         }
     }
@@ -296,9 +322,9 @@ struct Piece<'a> {
 
 /// What a segment yields.
 struct PieceGradient {
-    /// Its part of the mean cross-entropy, `[1]`, without a graph.
+    /// Its part of the mean cross-entropy, scaled, `[1]`, without a graph.
     loss: Tensor<1>,
-    /// Its part of the gradient.
+    /// Its part of the scaled gradient.
     gradients: GradientsParams,
     /// Cotangents of the states before it.
     d_first: Vec<BlockState>,
@@ -313,6 +339,7 @@ impl Piece<'_> {
                 d_last,
                 routed: self.routed,
             },
+            precision: self.objective.precision,
             dropout: self.objective.dropout_of(self.segment),
             observer: None,
         };
@@ -367,8 +394,7 @@ impl Piece<'_> {
                 .layer(index, leaf.clone(), state[index].clone(), how)?;
             let mut objective = inner_product(output.h, d_h);
             if let Some(routing) = output.routing {
-                let weight = self.objective.load_balance_weight;
-                objective = objective + routing.load_balance.mul_scalar(weight);
+                objective = objective + self.objective.weighted(routing.load_balance);
             }
             self.sync_point("a layer's forward pass")?;
             let backward = objective.backward();
@@ -392,12 +418,10 @@ impl Piece<'_> {
         self.meter.map_or(Ok(()), |meter| meter.sync_point(doing))
     }
 
-    /// This segment's part of the mean cross-entropy.
+    /// This segment's part of the mean cross-entropy, scaled.
     fn loss(&self, x: Tensor<2>) -> Result<Tensor<1>> {
-        let mean = 1.0 / self.n_all_tokens as f32;
-        let chunk = self.objective.loss_chunk_tokens;
-        self.model
-            .scaled_loss(x, &self.segment.targets, chunk, mean)
+        self.objective
+            .mean_loss(self.model, x, &self.segment.targets, self.n_all_tokens)
     }
 }
 
@@ -483,14 +507,23 @@ fn add<M: Module>(module: &M, sum: GradientsParams, more: GradientsParams) -> Gr
 }
 
 impl Gradient {
-    /// Reads the mean loss, `[1]`, and the norm of `gradients` back, both at once.
-    fn read(model: &LanguageModel, loss: Tensor<1>, gradients: GradientsParams) -> Result<Self> {
+    /// Takes the scale off the mean loss, `[1]`, and its gradients, and reads the loss and the norm back, both at
+    /// once.
+    fn read(
+        model: &LanguageModel,
+        loss: Tensor<1>,
+        mut gradients: GradientsParams,
+        loss_scale: f64,
+    ) -> Result<Self> {
+        if loss_scale > 1.0 {
+            gradients = scale(model, gradients, loss_scale.recip());
+        }
         let squared = squared_norm(model, &gradients)
             .ok_or_else(|| Error::CheckFailed("no parameter has a gradient".into()))?;
         let pair = Tensor::cat(vec![loss, squared], 0);
         let pair = read::doubles(pair, "reading loss and gradient norm")?;
         Ok(Self {
-            loss_nats: pair[0],
+            loss_nats: pair[0] / loss_scale,
             norm: pair[1].sqrt(),
             gradients,
         })

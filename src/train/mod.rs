@@ -4,6 +4,7 @@ mod checkpoint;
 mod diagnosis;
 mod gradient;
 mod interrupt;
+mod loss_scale;
 mod moments;
 pub mod optimiser;
 mod schedule;
@@ -21,6 +22,7 @@ pub use checkpoint::{Checkpoint, CheckpointFolder, TrainState, moments_sha256};
 pub use diagnosis::diagnose;
 pub use gradient::{Gradient, Objective, Sequences, segments};
 pub use interrupt::Interrupt;
+pub use loss_scale::LossScale;
 pub use schedule::learning_rate;
 use stability::Stability;
 
@@ -184,25 +186,29 @@ pub fn train(training: &Training<'_>, observer: &mut dyn Observer) -> Result<Tra
         let step_began = Instant::now();
         let batch = training.batches.batch(index);
         data_order.update(ordered(&batch));
-        let (step, fault) = match trainer.step(index, &batch, &meter) {
+        let taken = match trainer.step(index, &batch, state.loss_scale, &meter) {
             Err(Error::OutOfMemory { requested, .. }) => {
                 break Outcome::OutOfMemory {
                     requested_bytes: requested,
                 };
             }
-            step => step?,
+            taken => taken?,
         };
+        let step = taken.step;
         if index >= first + UNTIMED_STEPS {
             state.timed_seconds += step_began.elapsed().as_secs_f64();
             state.timed_tokens += step.n_tokens;
         }
         state.step += 1;
         state.curves.push(step.loss_nats, step.gradient_norm);
+        let overflows = std::iter::repeat_n(index, taken.n_overflows);
+        state.curves.loss_scale_overflows.extend(overflows);
+        state.loss_scale = taken.loss_scale;
         if !step.is_finite() {
             state.skipped_steps += 1;
             state.curves.faults.push(Fault {
                 step: index,
-                first: fault,
+                first: taken.fault,
             });
         }
         state.peak_memory = state.peak_memory.max(Some(meter.peak()));
@@ -254,6 +260,17 @@ pub fn train(training: &Training<'_>, observer: &mut dyn Observer) -> Result<Tra
     })
 }
 
+/// A step and what it leaves beside the weights.
+struct Taken {
+    step: Step,
+    /// Where a step that is not finite stopped being so.
+    fault: Option<NonFinite>,
+    /// Times that its batch was tried again at half the loss scale.
+    n_overflows: usize,
+    /// That of the next step.
+    loss_scale: Option<LossScale>,
+}
+
 /// What of a batch its place in the order is hashed from.
 fn ordered(batch: &Batch) -> &[u8] {
     bytemuck::cast_slice(&batch.inputs)
@@ -293,19 +310,23 @@ impl<'a> Trainer<'a> {
             model,
             optimiser,
         };
-        Ok((
-            trainer,
-            checkpoint.map(|found| found.state).unwrap_or_default(),
-        ))
+        let at_first = TrainState {
+            loss_scale: LossScale::new(training.config.precision),
+            ..TrainState::default()
+        };
+        Ok((trainer, checkpoint.map_or(at_first, |found| found.state)))
     }
 
-    /// One optimiser step. One that is not finite changes nothing, and is looked into.
+    /// One optimiser step. A gradient alone that is not finite is computed again at half the loss scale, as long as
+    /// there is one above 1. A step that is not finite all the same changes nothing, the scale that it began with
+    /// included, and is looked into.
     fn step(
         &mut self,
         index: u64,
         batch: &Batch,
+        loss_scale: Option<LossScale>,
         meter: &Meter,
-    ) -> Result<(Step, Option<NonFinite>)> {
+    ) -> Result<Taken> {
         let Training {
             config,
             model,
@@ -314,7 +335,7 @@ impl<'a> Trainer<'a> {
             batch_shape,
             ..
         } = *self.training;
-        let objective = Objective::new(model, config, seed, index);
+        let mut objective = Objective::new(model, config, seed, index);
         let sequences = Sequences {
             inputs: &batch.inputs,
             targets: &batch.targets,
@@ -327,15 +348,28 @@ impl<'a> Trainer<'a> {
             .architecture
             .resident_len(config, seq_len);
         let segments = segments(seq_len, resident);
-        let gradient = objective.gradient(&self.model, &sequences, &segments, Some(meter))?;
+        let (mut scale, mut n_overflows) = (loss_scale, 0);
+        let gradient = loop {
+            objective.loss_scale = scale.map_or(1.0, |scale| scale.factor);
+            let gradient = objective.gradient(&self.model, &sequences, &segments, Some(meter))?;
+            let overflowed = gradient.loss_nats.is_finite() && !gradient.norm.is_finite();
+            match scale.and_then(LossScale::halved) {
+                Some(halved) if overflowed => {
+                    scale = Some(halved);
+                    n_overflows += 1;
+                }
+                _ => break gradient,
+            }
+        };
         let step = Step {
             index,
             loss_nats: gradient.loss_nats,
             gradient_norm: gradient.norm,
             n_tokens: batch.inputs.len() as u64,
         };
-        let mut fault = None;
+        let (mut fault, mut next_scale) = (None, loss_scale);
         if step.is_finite() {
+            next_scale = scale.map(LossScale::held);
             let gradients = gradient.clipped(&self.model, config.gradient_clip_norm);
             let rate = learning_rate(config, index, n_steps);
             self.update(rate, gradients);
@@ -344,7 +378,12 @@ impl<'a> Trainer<'a> {
             let gradients = &gradient.gradients;
             fault = diagnose(&objective, &self.model, &sequences, resident, gradients)?;
         }
-        Ok((step, fault))
+        Ok(Taken {
+            step,
+            fault,
+            n_overflows,
+            loss_scale: next_scale,
+        })
     }
 
     /// On the host where the moments are kept there.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::case::Case;
 use super::weights;
+use crate::config::Precision;
 use crate::models::mamba::MambaBlock;
 use crate::models::published;
 use crate::models::registry::{Architecture, ModelShape};
@@ -178,6 +179,7 @@ pub(super) fn block(case: &mut Case<'_>) -> Result<()> {
         let pass = Pass {
             shape,
             sweep: Sweep::Infer,
+            precision: Precision::F32,
             layer: 1,
             observer: None,
         };
@@ -206,6 +208,7 @@ pub(super) fn block(case: &mut Case<'_>) -> Result<()> {
             d_last: &zero,
             routed: None,
         },
+        precision: Precision::F32,
         layer: 1,
         observer: None,
     };

@@ -1,11 +1,14 @@
 //! Every operation against `math::oracle` on generated inputs: odd sizes, carried states, and cotangents of
 //! the final states.
 
+mod products;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 
 use super::{CaseReport, Check, Precision, Tolerance};
+use crate::config;
 use crate::hardware::read;
 use crate::math::oracle;
 use crate::math::random::{Coordinate, Purpose, normal_vec};
@@ -114,6 +117,7 @@ fn check_at(device: &Device, precisions: &[Precision], seq_lens: &[usize]) -> Ve
                 gather(p, ids, d, rows)
             });
         }
+        products::check(device, &mut run);
         // Few tokens and many: they take different kernels.
         for (tokens, columns, rows) in [(1, 65, 67), (37, 127, 33)] {
             for width in BitWidth::ALL {
@@ -440,7 +444,8 @@ fn loss(p: &mut Problem, tokens: usize, d_model: usize, vocab: usize) -> Result<
     let inferred = linear_cross_entropy::infer(x_, w, &targets, CHUNK_TOKENS)?;
     p.check("nll", inferred, &nll, LOSS.forward)?;
     let (x_, w) = (x.clone(), weight.clone());
-    let trained = linear_cross_entropy::train(x_, w, &targets, CHUNK_TOKENS, scale as f32)?;
+    let (factor, chunk, precision) = (scale as f32, CHUNK_TOKENS, config::Precision::F32);
+    let trained = linear_cross_entropy::train(x_, w, &targets, chunk, factor, precision)?;
     p.check("loss", trained.clone(), &[sum], LOSS.forward)?;
     let gradients = trained.backward();
     p.check_gradient("d_x", (&x, &gradients), &want_x, LOSS.gradient)?;

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use bkbench::config::{ModelConfig, TrainConfig};
+use bkbench::config::{ModelConfig, Precision, TrainConfig};
 use bkbench::data::{Batches, Tokens};
 use bkbench::math::random::{Coordinate, Purpose, words};
 use bkbench::models::registry::{Architecture, ModelShape, matched_shapes};
 use bkbench::models::{BatchShape, LanguageModel, weights};
 use bkbench::results::Outcome;
 use bkbench::train::{
-    CheckpointFolder, Interrupt, Observer, Step, Trained, Training, optimiser, train,
+    CheckpointFolder, Interrupt, LossScale, Observer, Step, TrainState, Trained, Training,
+    optimiser, train,
 };
 use bkbench::{Error, Result};
 use burn::tensor::Device;
@@ -168,6 +169,78 @@ fn a_training_stopped_at_any_step_ends_with_the_bits_of_one_that_was_not() {
             let again = run(architecture, &device, &stops, &mut listener).unwrap();
             assert_eq!((bits(&again), listener.steps), (bits(&whole), Vec::new()));
         }
+    }
+}
+
+#[test]
+fn the_loss_scale_is_part_of_where_a_training_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = support::wgpu();
+    let config = TrainConfig {
+        precision: Precision::Mixed,
+        ..TrainConfig::default()
+    };
+    // Too high at first, or to be doubled on the way.
+    for (name, scale) in [
+        (
+            "halved",
+            LossScale {
+                factor: 2_f64.powi(34),
+                n_held: 0,
+            },
+        ),
+        (
+            "doubled",
+            LossScale {
+                factor: 256.0,
+                n_held: 1997,
+            },
+        ),
+    ] {
+        let begin = |stop: &str| {
+            let path = folder.path().join(format!("{name}-{stop}"));
+            let model =
+                LanguageModel::new(&shape(Architecture::Mamba), 42, &device.clone().autodiff());
+            let adamw = optimiser::adamw(&model, &config, optimiser::Decay::Standard);
+            let state = TrainState {
+                loss_scale: Some(scale),
+                ..TrainState::default()
+            };
+            CheckpointFolder::new(&path)
+                .save(&state, &model, &adamw)
+                .unwrap();
+            path
+        };
+        let train = |path: &Path, listener: &mut Listener| {
+            run_with(&config, Architecture::Mamba, &device, path, listener)
+        };
+        let end = |path: &Path| {
+            let (newest, _) = CheckpointFolder::new(path).newest();
+            newest.unwrap().state.loss_scale.unwrap()
+        };
+        let (never, always) = (begin("never"), begin("always"));
+        let whole = train(&never, &mut Listener::default()).unwrap();
+        for step in 0..N_STEPS - 1 {
+            let mut listener = Listener {
+                stop_after: Some(step),
+                ..Listener::default()
+            };
+            train(&always, &mut listener).unwrap_err();
+        }
+        let last = train(&always, &mut Listener::default()).unwrap();
+        assert_eq!(bits(&last), bits(&whole), "{name}");
+        assert_eq!(end(&always), end(&never), "{name}");
+        let n_overflows = i32::try_from(whole.curves.loss_scale_overflows.len()).unwrap();
+        let (expected, n_held) = match name {
+            "halved" => (2_f64.powi(34 - n_overflows), 6),
+            _ => (512.0, 3),
+        };
+        assert_eq!(
+            (end(&never).factor, end(&never).n_held),
+            (expected, n_held),
+            "{name}"
+        );
+        assert_eq!(n_overflows > 0, name == "halved");
     }
 }
 

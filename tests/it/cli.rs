@@ -85,6 +85,29 @@ fn impossible_settings_are_refused_with_one_line_that_names_the_flag() {
 }
 
 #[test]
+fn mixed_precision_on_the_cpu_backend_is_refused_with_what_to_do() {
+    let mixed = "mixed.toml";
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(mixed);
+    std::fs::write(&file, "[train]\nprecision = \"mixed\"\n").unwrap();
+    for line in [
+        "run --preset smoke --mixed_precision --device cpu".to_owned(),
+        "run --mixed_precision true --device cpu --output new.json".to_owned(),
+        format!("run --config {} --device cpu", file.display()),
+        format!(
+            "audit --model mamba --config {} --device cpu",
+            file.display()
+        ),
+    ] {
+        let message = refused(&line);
+        for part in ["--mixed_precision", "CPU backend", "bkbench devices"] {
+            assert!(message.contains(part), "{line}: {message}");
+        }
+        assert_eq!(message.lines().count(), 1, "{line}: {message}");
+    }
+}
+
+#[test]
 fn all_problems_of_a_configuration_are_named_at_once() {
     let message = refused("run --seq_lengths 0 512 --num_seeds 0 --batch_size 0");
     assert!(message.contains("3 problem(s)"), "{message}");
@@ -96,7 +119,6 @@ fn features_that_are_not_there_yet_say_so() {
         "run --all",
         "run --benchmark efficiency --flops_budgets 1e9 2e9",
         "run --benchmark multidataset",
-        "run --mixed_precision true",
         "run --checkpoint somewhere",
         "plot efficiency --results_file a --output b.svg",
         "doctor",

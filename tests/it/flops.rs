@@ -2,7 +2,7 @@
 //! count.
 
 use bkbench::accounting::{FairFLOPsCounter, FairMemoryMeasurement, Tensors, Workload, estimate};
-use bkbench::config::{MatchBasis, ModelConfig, TrainConfig};
+use bkbench::config::{MatchBasis, ModelConfig, Precision, TrainConfig};
 use bkbench::math::oracle::{
     Counting, causal_conv as conv_oracle, linear_cross_entropy as loss_oracle, operations,
 };
@@ -410,7 +410,9 @@ fn the_loss_registers_its_products_and_its_rows() {
                 if trained {
                     let device = device.clone().autodiff();
                     let (x, weight) = (leaf(x, &device), leaf(weight, &device));
-                    let loss = linear_cross_entropy::train(x, weight, &targets, 4, 0.1).unwrap();
+                    let loss =
+                        linear_cross_entropy::train(x, weight, &targets, 4, 0.1, Precision::F32)
+                            .unwrap();
                     drop(loss.backward());
                 } else {
                     let (x, weight) = (leaf(x, &device), leaf(weight, &device));
@@ -781,6 +783,7 @@ fn a_flag_leaves_out_its_category() {
 fn memory_is_measured_by_category() {
     let shape = shape(Architecture::Mamba, 1);
     let work = Workload {
+        precision: Precision::F32,
         batch: 2,
         seq_len: 64,
         segment: 64,

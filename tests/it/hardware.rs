@@ -1,8 +1,9 @@
 //! Opening real devices: the software adapter and the CPU backend.
 
 use bkbench::Error;
+use bkbench::config::Precision;
 use bkbench::hardware::choice::selector;
-use bkbench::hardware::{DeviceChoice, adapters, open, read};
+use bkbench::hardware::{DeviceChoice, Hardware, adapters, open, read};
 use burn::tensor::{Device, Tensor};
 
 fn choice(text: &str) -> DeviceChoice {
@@ -44,6 +45,29 @@ fn every_adapter_named_by_its_selector_computes_what_the_cpu_does() {
         // Small integers over 8: every product and sum is exact in any order.
         assert_eq!(work(&hardware.device), expected, "{device}");
     }
+}
+
+#[test]
+fn f16_is_asked_of_adapters_that_have_it_and_of_nothing_else() {
+    let refused = |hardware: &Hardware| match hardware.require(Precision::Mixed) {
+        Err(error @ Error::BadInput { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let cpu = open(&choice("cpu"), None).unwrap();
+    cpu.require(Precision::F32).unwrap();
+    assert!(refused(&cpu).contains("is the CPU backend"));
+
+    let mut hardware = open(&choice("wgpu"), None).unwrap();
+    let (name, adapter) = (hardware.fingerprint.adapter.clone(), &mut hardware.adapter);
+    adapter.as_mut().unwrap().features.f16 = true;
+    hardware.require(Precision::Mixed).unwrap();
+    hardware.adapter.as_mut().unwrap().features.f16 = false;
+    hardware.require(Precision::F32).unwrap();
+    let message = refused(&hardware);
+    assert!(
+        message.contains(&name) && message.contains("shader-f16"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bkbench::Error;
+use bkbench::config::Precision;
 use bkbench::math::oracle::linear_cross_entropy as oracle;
 use bkbench::ops::linear_cross_entropy::{cpu, infer, train};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation::log_softmax};
@@ -66,7 +67,15 @@ fn through_burn(p: &Problem, chunk: usize, device: &Device, dtype: DType) -> Vec
     let x = tensor(&p.x, [p.tokens, p.d_model], &device, dtype).require_grad();
     let weight = tensor(&p.weight, [p.vocab, p.d_model], &device, dtype).require_grad();
     let nll = infer(x.clone(), weight.clone(), &p.targets, chunk).unwrap();
-    let loss = train(x.clone(), weight.clone(), &p.targets, chunk, p.scale).unwrap();
+    let loss = train(
+        x.clone(),
+        weight.clone(),
+        &p.targets,
+        chunk,
+        p.scale,
+        Precision::F32,
+    )
+    .unwrap();
     let grads = (loss.clone() * UPSTREAM).sum().backward();
     vec![
         ("nll", values(nll)),
@@ -179,7 +188,7 @@ fn reruns_are_bitwise_equal_and_need_no_graph() {
         assert_eq!(first, through_burn(&p, 43, &device, DType::F32));
         let x = tensor(&p.x, [p.tokens, p.d_model], &device, DType::F32);
         let weight = tensor(&p.weight, [p.vocab, p.d_model], &device, DType::F32);
-        let loss = train(x, weight, &p.targets, 43, p.scale).unwrap();
+        let loss = train(x, weight, &p.targets, 43, p.scale, Precision::F32).unwrap();
         assert_eq!(values(loss), first[1].1, "the loss outside a graph");
     }
 }
@@ -198,7 +207,7 @@ fn the_total_over_many_tokens_is_exact_to_rounding() {
         let chunk = 100_000;
         let nll = values(infer(x.clone(), weight.clone(), &p.targets, chunk).unwrap());
         let mean = nll.iter().sum::<f64>() * f64::from(p.scale);
-        let loss = values(train(x, weight, &p.targets, chunk, p.scale).unwrap())[0];
+        let loss = values(train(x, weight, &p.targets, chunk, p.scale, Precision::F32).unwrap())[0];
         assert!(
             (loss / mean - 1.0).abs() < tolerance,
             "{tokens} tokens: {loss} against {mean}"

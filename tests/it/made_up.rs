@@ -94,6 +94,7 @@ fn cell(
         gradient_norm_std: curves.gradient_norm_std(),
         gradient_norm_max: curves.gradient_norm_max(),
         nan_count: curves.nan_count(),
+        loss_scale_overflows: curves.loss_scale_overflows.len() as u64,
         spike_steps: curves.spike_steps(),
         skipped_steps: curves.nan_count(),
         curves,

@@ -27,6 +27,7 @@ mod limits;
 mod linear_cross_entropy;
 mod made_up;
 mod memory;
+mod mixed_precision;
 mod models;
 mod non_finite;
 mod packed_matmul;

@@ -214,6 +214,13 @@ fn a_last_state_on_an_adapter_keeps_nothing_of_its_segment() {
 }
 
 #[test]
+fn the_estimate_is_what_trainings_in_mixed_precision_hold() {
+    let config = "[model]\nd_model = 64\nn_layers = 2\n[train]\nprecision = \"mixed\"\n";
+    let record = measured(config, "512", "wgpu");
+    agree(&record, 0);
+}
+
+#[test]
 fn a_cell_that_cannot_fit_is_skipped_and_the_others_run() {
     let config = "[model]\nd_model = 64\nn_layers = 2\n[device]\nmemory_limit_mib = 20\n";
     let record = measured(config, "2048", "cpu");

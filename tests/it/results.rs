@@ -103,6 +103,30 @@ fn a_table_has_a_row_a_length_and_model() {
 }
 
 #[test]
+fn a_table_tells_of_loss_scale_overflows_where_there_are_any() {
+    let table = |record| bkbench::report::table::table(&record);
+    let record = made_up::record(20, false);
+    assert!(!table(record.clone()).contains("overflow"));
+    let record = made_up::changed(&record, |cell| {
+        if cell.model == "mamba" && cell.seq_len == 8192 {
+            cell.metrics.as_mut().unwrap().loss_scale_overflows = 2;
+        }
+        true
+    });
+    let table = table(record);
+    let lines: Vec<&str> = table
+        .lines()
+        .filter(|line| line.contains("overflow"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{table}");
+    // Three seeds.
+    assert!(
+        lines[0].starts_with("mamba at N = 8,192: 6 loss-scale"),
+        "{table}"
+    );
+}
+
+#[test]
 fn summaries_are_recomputed_from_the_cells() {
     let record = made_up::record(50, true);
     let mut again = RunRecord {

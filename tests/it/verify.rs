@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bkbench::Error;
 use bkbench::hardware::{DeviceChoice, Hardware, open};
 use bkbench::models::safetensors::Safetensors;
-use bkbench::verify::{Report, verify};
+use bkbench::verify::{CaseReport, Report, verify};
 use serde_json::{Value, json};
 
 fn cpu() -> Hardware {
@@ -83,6 +83,9 @@ fn the_embedded_vectors_and_the_oracle_agree_on_both_devices() {
             Some(_) => report.dispatches,
             None => 0,
         };
+        let in_half = |case: &CaseReport| case.case.starts_with("f16 products");
+        let has_half = hardware.adapter.as_ref().is_some_and(|it| it.features.f16);
+        assert_eq!(report.cases.iter().any(in_half), has_half);
         assert_passes(&Report {
             dispatches,
             ..report

@@ -327,6 +327,7 @@ fn metrics(
         gradient_norm_std: curves.gradient_norm_std(),
         gradient_norm_max: curves.gradient_norm_max(),
         nan_count: curves.nan_count(),
+        loss_scale_overflows: curves.loss_scale_overflows.len() as u64,
         spike_steps: curves.spike_steps(),
         curves,
         skipped_steps: trained.skipped_steps,

@@ -210,6 +210,7 @@ fn derived(metrics: &LongContextMetrics) -> Verdict {
         metrics.gradient_norm_std,
         metrics.gradient_norm_max,
         metrics.nan_count,
+        metrics.loss_scale_overflows,
         metrics.spike_steps.clone(),
     );
     let now = (
@@ -218,6 +219,7 @@ fn derived(metrics: &LongContextMetrics) -> Verdict {
         curves.gradient_norm_std(),
         curves.gradient_norm_max(),
         curves.nan_count(),
+        curves.loss_scale_overflows.len() as u64,
         curves.spike_steps(),
     );
     Verdict::of(&recorded, &now)

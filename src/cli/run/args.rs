@@ -55,6 +55,9 @@ pub struct Args {
     /// exact: gradients of the whole sequence; truncated: they end at segments [default: exact]
     #[arg(long, value_name = "KIND")]
     bptt: Option<String>,
+    /// Matrix products in f16, all else in f32; needs an adapter with f16, see `bkbench devices`
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    mixed_precision: Option<bool>,
     /// Keep the layers' inputs alone and compute each layer again for its backward pass
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     gradient_checkpointing: Option<bool>,
@@ -103,8 +106,6 @@ Examples:
 struct Later {
     #[arg(long, hide = true)]
     all: bool,
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
-    mixed_precision: Option<bool>,
     #[arg(long, hide = true, num_args = 1..)]
     flops_budgets: Vec<String>,
     #[arg(long, hide = true)]
@@ -115,7 +116,6 @@ impl Later {
     fn refuse(&self) -> Result<()> {
         let given = [
             ("--all", self.all),
-            ("--mixed_precision true", self.mixed_precision == Some(true)),
             ("--flops_budgets", !self.flops_budgets.is_empty()),
             ("--checkpoint", self.checkpoint.is_some()),
         ];
@@ -171,6 +171,10 @@ impl Args {
             if let Some(on) = switch {
                 set("train", key, on.into());
             }
+        }
+        if let Some(mixed) = self.mixed_precision {
+            let precision = if mixed { "mixed" } else { "f32" };
+            set("train", "precision", precision.into());
         }
         for (key, flag, number) in [
             ("steps", "--steps", self.steps),

@@ -7,10 +7,11 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::wgpu::{CubeBackend, CubeTensor};
 use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
-use burn::tensor::Slice;
+use burn::tensor::{FloatDType, Slice};
 use burn_flex::FlexTensor;
 
 use super::{cost, cpu};
+use crate::config::Precision;
 use crate::ops::flex::{filled, with_real};
 use crate::ops::ledger::Op;
 
@@ -34,6 +35,7 @@ pub(super) trait LinearCrossEntropyBackend: Backend {
         targets: &[u32],
         chunk_tokens: usize,
         scale: f32,
+        precision: Precision,
     ) -> FloatTensor<Self>;
 }
 
@@ -56,15 +58,17 @@ fn infer<B: RowKernels>(
     weight: &FloatTensor<B>,
     targets: &[u32],
     chunk_tokens: usize,
+    precision: Precision,
 ) -> FloatTensor<B> {
     cost::logits::<B>(x, weight);
-    let weight_t = B::float_transpose(weight.clone());
+    let products = Products::new(x, precision);
+    let weight_t = B::float_transpose(products.factor::<B>(weight.clone()));
     let nll = targets
         .chunks(chunk_tokens)
         .enumerate()
         .map(|(i, targets)| {
-            let x = token_rows::<B>(x, i * chunk_tokens, targets.len());
-            B::row_nll(B::float_matmul(x, weight_t.clone()), targets, None).0
+            let x = products.factor::<B>(token_rows::<B>(x, i * chunk_tokens, targets.len()));
+            B::row_nll(products.of::<B>(x, weight_t.clone()), targets, None).0
         });
     B::float_cat(nll.collect(), 0)
 }
@@ -76,23 +80,56 @@ fn loss_and_gradients<B: RowKernels>(
     targets: &[u32],
     chunk_tokens: usize,
     scale: f32,
+    precision: Precision,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
     cost::logits::<B>(x, weight);
     cost::gradients::<B>(x, weight, targets.len().div_ceil(chunk_tokens));
-    let weight_t = B::float_transpose(weight.clone());
+    let products = Products::new(x, precision);
     let mut d_weight = B::float_zeros(weight.shape(), &weight.device(), weight.dtype().into());
+    let weight = products.factor::<B>(weight.clone());
+    let weight_t = B::float_transpose(weight.clone());
     let (mut nll, mut d_x) = (Vec::new(), Vec::new());
     for (i, targets) in targets.chunks(chunk_tokens).enumerate() {
-        let x = token_rows::<B>(x, i * chunk_tokens, targets.len());
-        let logits = B::float_matmul(x.clone(), weight_t.clone());
+        let x = products.factor::<B>(token_rows::<B>(x, i * chunk_tokens, targets.len()));
+        let logits = products.of::<B>(x.clone(), weight_t.clone());
         let (chunk_nll, d_logits) = B::row_nll(logits, targets, Some(scale));
         nll.push(chunk_nll);
-        d_x.push(B::float_matmul(d_logits.clone(), weight.clone()));
-        d_weight = B::float_add(d_weight, B::float_matmul(B::float_transpose(d_logits), x));
+        let d_logits = products.factor::<B>(d_logits);
+        d_x.push(products.of::<B>(d_logits.clone(), weight.clone()));
+        let of_chunk = products.of::<B>(B::float_transpose(d_logits), x);
+        d_weight = B::float_add(d_weight, of_chunk);
     }
     cost::sum(targets.len());
     let loss = B::scaled_sum(B::float_cat(nll, 0), scale);
     (loss, B::float_cat(d_x, 0), d_weight)
+}
+
+/// The types of the factors of matrix products and of what comes of them.
+#[derive(Debug, Clone, Copy)]
+struct Products {
+    factors: FloatDType,
+    results: FloatDType,
+}
+
+impl Products {
+    /// For a loss in the type of `x`.
+    fn new(x: &impl TensorMetadata, precision: Precision) -> Self {
+        let results = x.dtype().into();
+        let factors = match precision {
+            Precision::F32 => results,
+            Precision::Mixed => FloatDType::F16,
+        };
+        Self { factors, results }
+    }
+
+    fn factor<B: Backend>(self, tensor: FloatTensor<B>) -> FloatTensor<B> {
+        B::float_cast(tensor, self.factors)
+    }
+
+    /// The product of two factors.
+    fn of<B: Backend>(self, a: FloatTensor<B>, b: FloatTensor<B>) -> FloatTensor<B> {
+        B::float_cast(B::float_matmul(a, b), self.results)
+    }
 }
 
 fn token_rows<B: Backend>(x: &FloatTensor<B>, first: usize, rows: usize) -> FloatTensor<B> {
@@ -115,7 +152,8 @@ where
         chunk_tokens: usize,
     ) -> FloatTensor<Self> {
         let (x, weight) = (x.into_primitive(), weight.into_primitive());
-        FloatTensor::<Self>::new(infer::<B>(&x, &weight, targets, chunk_tokens))
+        let precision = Precision::F32;
+        FloatTensor::<Self>::new(infer::<B>(&x, &weight, targets, chunk_tokens, precision))
     }
 
     fn nll_of_logits(logits: FloatTensor<Self>, targets: &[u32]) -> FloatTensor<Self> {
@@ -128,6 +166,7 @@ where
         targets: &[u32],
         chunk_tokens: usize,
         scale: f32,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct LinearCrossEntropyBackward;
@@ -161,7 +200,7 @@ where
         {
             OpsKind::Tracked(prep) => {
                 let (loss, d_x, d_weight) =
-                    loss_and_gradients::<B>(&x, &weight, targets, chunk_tokens, scale);
+                    loss_and_gradients::<B>(&x, &weight, targets, chunk_tokens, scale, precision);
                 prep.finish([d_x, d_weight], loss)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::linear_cross_entropy_train(
@@ -170,6 +209,7 @@ where
                 targets,
                 chunk_tokens,
                 scale,
+                precision,
             )),
         }
     }
@@ -185,7 +225,7 @@ macro_rules! without_graph {
                 targets: &[u32],
                 chunk_tokens: usize,
             ) -> $tensor {
-                infer::<Self>(&x, &weight, targets, chunk_tokens)
+                infer::<Self>(&x, &weight, targets, chunk_tokens, Precision::F32)
             }
 
             fn nll_of_logits(logits: $tensor, targets: &[u32]) -> $tensor {
@@ -198,9 +238,11 @@ macro_rules! without_graph {
                 targets: &[u32],
                 chunk_tokens: usize,
                 scale: f32,
+                precision: Precision,
             ) -> $tensor {
                 cost::sum(targets.len());
-                Self::scaled_sum(infer::<Self>(&x, &weight, targets, chunk_tokens), scale)
+                let nll = infer::<Self>(&x, &weight, targets, chunk_tokens, precision);
+                Self::scaled_sum(nll, scale)
             }
         }
     };

@@ -16,6 +16,7 @@ mod wgsl;
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
+use crate::config::Precision;
 use crate::shader::budget::BINDING_BYTES;
 use crate::{Error, Result};
 use autodiff::LinearCrossEntropyBackend;
@@ -73,6 +74,10 @@ pub fn infer_by(
 /// `weight`; `scale = 1 / tokens` gives the mean. The gradients are computed together with the loss, chunk by
 /// chunk, and kept until the backward pass.
 ///
+/// With [`Precision::Mixed`] all three products, the logits and both gradients, take and give f16, whose largest number
+/// is 65504 and whose smallest is 6e-8: `scale` has to keep `scale * (softmax - one_hot)` within that. Everything
+/// between the products, the sum over chunks included, stays in the type of `x`.
+///
 /// # Errors
 /// As [`infer`].
 pub fn train(
@@ -81,6 +86,7 @@ pub fn train(
     targets: &[u32],
     chunk_tokens: usize,
     scale: f32,
+    precision: Precision,
 ) -> Result<Tensor<1>> {
     check(x.dims(), weight.dims(), targets, chunk_tokens)?;
     Ok(Tensor::from_dispatch(Dispatch::linear_cross_entropy_train(
@@ -89,6 +95,7 @@ pub fn train(
         targets,
         chunk_tokens,
         scale,
+        precision,
     )))
 }
 
