@@ -20,6 +20,8 @@ pub enum Purpose {
     Recall = 5,
     /// Tokens of a text that a model writes.
     Sampling = 6,
+    /// Resamples of the bootstrap.
+    Bootstrap = 7,
 }
 
 /// Where a draw is used. `step` < 2^32, `layer` < 2^16, `row` < 2^24, `position` < 2^48.

@@ -1,6 +1,7 @@
-//! Proportions: the exact interval and the exact test.
+//! Proportions: the exact interval and the exact tests.
 
 use statrs::distribution::{Beta, Binomial, ContinuousCDF, Discrete};
+use statrs::stats_tests::{Alternative, fishers_exact};
 
 use super::{CONFIDENCE, Interval};
 
@@ -49,6 +50,18 @@ pub fn binomial_p(successes: u64, trials: u64, probability: f64) -> Option<f64> 
         .filter(|&pmf| pmf <= limit)
         .sum();
     Some(p.min(1.0))
+}
+
+/// Two-sided exact p of the hypothesis that two groups fail with one probability, given `(failures, trials)` of
+/// each. `None` where a group has no trials or more failures than trials.
+///
+/// Source: Fisher (1922); R's `fisher.test`.
+pub fn fisher_p(a: (u64, u64), b: (u64, u64)) -> Option<f64> {
+    if a.1 == 0 || b.1 == 0 {
+        return None;
+    }
+    let table = [a.0, a.1.checked_sub(a.0)?, b.0, b.1.checked_sub(b.0)?];
+    fishers_exact(&table, Alternative::TwoSided).ok()
 }
 
 #[cfg(test)]

@@ -1,13 +1,29 @@
 //! Intervals and tests (statrs inside). Every statistical formula of the suite lives here.
 
 mod binomial;
+mod bootstrap;
+mod effect;
+mod multiplicity;
 mod paired;
+mod planning;
+mod ranks;
+mod survival;
+mod unpaired;
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
-pub use binomial::{binomial_p, clopper_pearson};
-pub use paired::{PairedT, paired_t};
+pub use binomial::{binomial_p, clopper_pearson, fisher_p};
+pub use bootstrap::{BootstrapIntervals, N_RESAMPLES, bootstrap_mean};
+pub use effect::{EffectLabel, cohens_d_z, guide_cohens_d, hedges_g};
+pub use multiplicity::{bonferroni, holm};
+pub use paired::{
+    MAX_SIGN_FLIPS, PairedT, SignFlip, correlation, equivalence_p, paired_t, sign_flip,
+};
+pub use planning::{SeedsNeeded, seeds_needed};
+pub use ranks::{mann_whitney_p, wilcoxon_p};
+pub use survival::{SurvivalRow, survival};
+pub use unpaired::{WelchT, welch_t};
 
 /// Confidence level of every interval this crate reports.
 pub const CONFIDENCE: f64 = 0.95;
@@ -20,6 +36,17 @@ pub struct Interval {
     pub low: f64,
     /// Upper end.
     pub high: f64,
+}
+
+impl Interval {
+    /// The interval of the exponential: of a ratio, where this is that of a difference of logarithms.
+    #[must_use]
+    pub fn exp(self) -> Self {
+        Self {
+            low: self.low.exp(),
+            high: self.high.exp(),
+        }
+    }
 }
 
 /// A mean over independent runs and what is known of its precision.
@@ -103,6 +130,24 @@ pub fn t_interval(values: &[f64]) -> Option<Interval> {
         low: centre - margin,
         high: centre + margin,
     })
+}
+
+/// The benchmarking guide's interval of the mean: mean +- 1.96 sd / sqrt(n) with the standard deviation of divisor n.
+/// It covers less than it says, 84.6 % for five normal values, and stands only beside [`t_interval`].
+/// `None` for fewer than two values.
+pub fn guide_interval(values: &[f64]) -> Option<Interval> {
+    let centre = mean(values)?;
+    let n = values.len() as f64;
+    let margin = 1.96 * sample_sd(values)? * ((n - 1.0) / n).sqrt() / n.sqrt();
+    Some(Interval {
+        low: centre - margin,
+        high: centre + margin,
+    })
+}
+
+/// Probability that a t of `degrees_of_freedom` is at most `t`.
+fn t_cdf(t: f64, degrees_of_freedom: f64) -> Option<f64> {
+    Some(StudentsT::new(0.0, 1.0, degrees_of_freedom).ok()?.cdf(t))
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
-//! Student's t test of pairs.
+//! Pairs: Student's t test, the exact sign-flip test, equivalence, correlation.
 
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{ContinuousCDF, StudentsT};
 
-use super::{Interval, mean, sample_sd, t_interval};
+use super::{Interval, mean, sample_sd, t_cdf, t_interval};
+
+/// With more pairs than this the sign-flip test, which tries every pattern of signs, is left out.
+pub const MAX_SIGN_FLIPS: usize = 20;
+/// Sums this close to the observed one, relatively, are equal to it in exact arithmetic.
+const ROUNDING: f64 = 1e-12;
 
 /// Two-sided t test of the mean difference of pairs against zero.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -37,7 +41,7 @@ pub fn paired_t(a: &[f64], b: &[f64]) -> Option<PairedT> {
     }
     let df = differences.len() - 1;
     // The lower tail, which stays accurate where 1 - cdf would cancel.
-    let p = 2.0 * StudentsT::new(0.0, 1.0, df as f64).ok()?.cdf(-t.abs());
+    let p = 2.0 * t_cdf(-t.abs(), df as f64)?;
     Some(PairedT {
         mean_difference,
         t,
@@ -45,6 +49,72 @@ pub fn paired_t(a: &[f64], b: &[f64]) -> Option<PairedT> {
         p,
         interval: t_interval(&differences)?,
     })
+}
+
+/// p of the two one-sided t tests that the mean difference lies at or beyond `-margin` or `margin`: below 0.05 the
+/// two means are equivalent within the margin. `None` for fewer than two differences or a margin that is not above
+/// zero, and where the differences do not vary or are not finite.
+///
+/// Source: Schuirmann (1987).
+pub fn equivalence_p(differences: &[f64], margin: f64) -> Option<f64> {
+    let centre = mean(differences)?;
+    let standard_error = sample_sd(differences)? / (differences.len() as f64).sqrt();
+    let nearest = (margin - centre.abs()) / standard_error;
+    if !nearest.is_finite() || margin <= 0.0 {
+        return None;
+    }
+    // The nearer end decides: the other one-sided p is smaller.
+    t_cdf(-nearest, (differences.len() - 1) as f64)
+}
+
+/// The exact sign-flip test.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignFlip {
+    /// Share of all patterns of signs whose |sum| is at least the observed one.
+    pub p: f64,
+    /// The smallest p that so many differences can give, 2 / 2^n.
+    pub floor: f64,
+}
+
+/// Two-sided exact test of differences against zero, by every pattern of their signs: no distribution is assumed but
+/// its symmetry. `None` without differences, for more than [`MAX_SIGN_FLIPS`], and where one is not finite.
+///
+/// Source: Fisher (1935), The Design of Experiments, 21.
+pub fn sign_flip(differences: &[f64]) -> Option<SignFlip> {
+    let n = differences.len();
+    let observed = differences.iter().sum::<f64>().abs();
+    if n == 0 || n > MAX_SIGN_FLIPS || !observed.is_finite() {
+        return None;
+    }
+    let scale: f64 = differences.iter().map(|d| d.abs()).sum();
+    let is_extreme = |pattern: &u32| {
+        let signed = differences.iter().enumerate();
+        let sum: f64 = signed
+            .map(|(i, &d)| if pattern >> i & 1 == 1 { -d } else { d })
+            .sum();
+        sum.abs() >= observed - ROUNDING * scale
+    };
+    // A pattern and its opposite have one |sum|: half of them are enough.
+    let patterns = 1_u32 << (n - 1);
+    let extreme = (0..patterns).filter(is_extreme).count();
+    Some(SignFlip {
+        p: extreme as f64 / f64::from(patterns),
+        floor: 1.0 / f64::from(patterns),
+    })
+}
+
+/// Pearson's correlation of pairs. `None` where the lists differ in length, hold fewer than two pairs or a value that
+/// is not finite, and where either does not vary.
+pub fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
+    if a.len() != b.len() {
+        return None;
+    }
+    let (mean_a, mean_b) = (mean(a)?, mean(b)?);
+    let products = a.iter().zip(b).map(|(a, b)| (a - mean_a) * (b - mean_b));
+    let covariance = products.sum::<f64>() / (a.len() as f64 - 1.0);
+    let r = covariance / (sample_sd(a)? * sample_sd(b)?);
+    r.is_finite().then(|| r.clamp(-1.0, 1.0))
 }
 
 #[cfg(test)]

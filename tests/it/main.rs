@@ -45,6 +45,7 @@ mod run;
 mod segments;
 mod selective_scan;
 mod shaders;
+mod statistics;
 mod support;
 mod trained;
 mod training;
