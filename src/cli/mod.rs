@@ -16,6 +16,7 @@ pub mod replay;
 pub mod resume;
 pub mod run;
 mod session;
+pub mod stats;
 pub mod verify;
 
 use std::ffi::OsString;
@@ -40,6 +41,7 @@ const EXAMPLES: &str = "\
 Examples:
   bkbench run --preset smoke
   bkbench run --benchmark longcontext --seq_lengths 8192 32768 --num_seeds 5 --output results/longcontext.json
+  bkbench stats results/20260101T120000Z-longcontext-1a2b3c4d
   bkbench plot stability --results_file results/longcontext.json --output results/stability.pdf
   bkbench resume results/20260101T120000Z-longcontext-1a2b3c4d
   bkbench devices
@@ -55,6 +57,8 @@ enum Command {
     Resume(resume::Args),
     /// Derive and train again what a record says, and compare
     Replay(replay::Args),
+    /// Compare the models of recorded runs, judge claims, answer the checklist
+    Stats(stats::Args),
     /// Draw results
     Plot(plot::Args),
     /// Look at datasets and tokenizers
@@ -74,7 +78,7 @@ enum Command {
 }
 
 /// Commands that are documented and not there yet.
-const LATER: [&str; 6] = ["compare", "doctor", "kernels", "merge", "report", "stats"];
+const LATER: [&str; 5] = ["compare", "doctor", "kernels", "merge", "report"];
 
 /// Parses the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
@@ -83,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, cli.quiet),
         Command::Resume(args) => resume::run(args, cli.quiet),
         Command::Replay(args) => replay::run(args, cli.quiet),
+        Command::Stats(args) => stats::run(args),
         Command::Plot(args) => plot::run(args, cli.quiet),
         Command::Data(args) => data::run(args),
         Command::Devices(args) => devices::run(args),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::Config;
@@ -39,19 +40,25 @@ pub(super) fn read(path: &Path) -> Result<Table> {
 /// Parses a partial configuration. Every section has defaults, so a partial text also deserialises by
 /// itself: done here, because only here an unknown key still has a line number.
 fn parse(text: &str, name: &str) -> Result<Table> {
-    let bad = |error: toml::de::Error| {
+    from_toml::<Config>(text, name)?;
+    from_toml(text, name)
+}
+
+/// Reads a TOML text; `name` is what errors call it.
+///
+/// # Errors
+/// [`Error::BadInput`] with the line of the first key that does not fit.
+pub fn from_toml<T: DeserializeOwned>(text: &str, name: &str) -> Result<T> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
         let line = error
             .span()
             .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        let problem = error.message().replace('\n', " ");
         Error::bad_input(
             format!("{name}, line {line}"),
-            problem,
+            error.message().replace('\n', " "),
             "correct or remove that key",
         )
-    };
-    toml::from_str::<Config>(text).map_err(bad)?;
-    toml::from_str(text).map_err(bad)
+    })
 }
 
 /// Lays `over` upon `base`: tables merge key by key, anything else is replaced.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use data::DataConfig;
 pub use hash::canonical_sha256;
-pub use layers::PRESETS;
+pub use layers::{PRESETS, from_toml};
 pub use model::{MatchBasis, ModelConfig};
 pub use train::{Backpropagation, Budget, Precision, TrainConfig};
 

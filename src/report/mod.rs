@@ -3,4 +3,5 @@
 pub mod plot;
 pub mod quantization;
 pub mod recall;
+pub mod statistics;
 pub mod table;

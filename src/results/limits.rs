@@ -9,6 +9,8 @@ use crate::stats;
 
 /// From this many steps on a run may speak of stability.
 pub const STEPS_FOR_A_CLAIM: u64 = 200;
+/// Fewer seeds than this say little about the spread.
+pub const SEEDS_FOR_A_CLAIM: u64 = 5;
 /// A useful model lies at least this far below the unigram cross-entropy, nats per token.
 const USEFUL_NATS: f64 = 0.05;
 

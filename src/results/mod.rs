@@ -7,6 +7,9 @@
 
 mod audit;
 mod cell;
+mod checklist;
+mod claims;
+mod comparison;
 mod finite;
 mod flops;
 mod guide;
@@ -15,6 +18,7 @@ mod kernel_error;
 mod limits;
 mod longcontext;
 mod memory;
+mod observation;
 mod quantization;
 mod recall;
 mod record;
@@ -26,6 +30,15 @@ pub use audit::{
     AuditCheck, AuditReport, AuditedWeights, Finding, Leak, LeakSearch, UNEQUAL_RATIO, Verdict,
 };
 pub use cell::{Cell, CellKey, DivergenceCause, FailureKind, Outcome, Parameters};
+pub use checklist::{CHECKLIST, ChecklistItem, ChecklistStatus, checklist};
+pub use claims::{
+    Claim, ClaimVerdict, Hypothesis, Judgement, Metric, OutcomeCounts, RatioTest, SettingJudgement,
+    judge,
+};
+pub use comparison::{
+    Comparison, ComparisonVerdict, GuideStatistics, MARGIN_RATIO, MeanPerplexity, Ratio, Survival,
+    comparisons,
+};
 pub use finite::Finite;
 pub use flops::{
     COSTS, CostTable, Flops, FlopsAgreement, FlopsBreakdown, FlopsCategory, FlopsPass, FlopsReport,
@@ -34,7 +47,7 @@ pub use flops::{
 pub use guide::{GuideEntry, GuideFile, GuideResults};
 pub use guide_quantization::{QuantizationGuide, QuantizedEntry};
 pub use kernel_error::KernelError;
-pub use limits::{Censoring, Limit, ModelLimits, STEPS_FOR_A_CLAIM};
+pub use limits::{Censoring, Limit, ModelLimits, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM};
 pub use longcontext::{
     Curves, Evaluation, Fault, LongContextMetrics, NonFinite, PositionBucket, UsefulContext,
 };

@@ -16,7 +16,7 @@ pub const N_RESAMPLES: usize = 1999;
 pub struct BootstrapIntervals {
     /// Between the quantiles of the means of the resamples.
     pub percentile: Interval,
-    /// Between quantiles that are corrected for bias and skewness (BCa).
+    /// Between quantiles that are corrected for bias and skewness (`BCa`).
     pub bca: Interval,
 }
 
@@ -42,9 +42,9 @@ pub fn bootstrap_mean(values: &[f64], seed: u64) -> Option<BootstrapIntervals> {
     let tails = [(1.0 - CONFIDENCE) / 2.0, f64::midpoint(1.0, CONFIDENCE)];
 
     // The part of the means below the mean itself, those equal to it counted half.
-    let below = means.iter().filter(|&&m| m < centre).count() as f64;
-    let equal = means.iter().filter(|&&m| m == centre).count() as f64;
-    let part = (below + equal / 2.0) / N_RESAMPLES as f64;
+    let below = means.partition_point(|&m| m < centre);
+    let not_above = means.partition_point(|&m| m <= centre);
+    let part = (below + not_above) as f64 / (2 * N_RESAMPLES) as f64;
     let edge = 0.5 / N_RESAMPLES as f64;
     let bias = normal.inverse_cdf(part.clamp(edge, 1.0 - edge));
     let acceleration = acceleration(values, centre);

@@ -78,13 +78,14 @@ pub struct SignFlip {
 }
 
 /// Two-sided exact test of differences against zero, by every pattern of their signs: no distribution is assumed but
-/// its symmetry. `None` without differences, for more than [`MAX_SIGN_FLIPS`], and where one is not finite.
+/// its symmetry. `None` for fewer than two differences, for more than [`MAX_SIGN_FLIPS`], and where one
+/// is not finite.
 ///
 /// Source: Fisher (1935), The Design of Experiments, 21.
 pub fn sign_flip(differences: &[f64]) -> Option<SignFlip> {
     let n = differences.len();
     let observed = differences.iter().sum::<f64>().abs();
-    if n == 0 || n > MAX_SIGN_FLIPS || !observed.is_finite() {
+    if !(2..=MAX_SIGN_FLIPS).contains(&n) || !observed.is_finite() {
         return None;
     }
     let scale: f64 = differences.iter().map(|d| d.abs()).sum();

@@ -1,24 +1,26 @@
 //! Rank tests, exact at every size that is tried and with ties. An infinite value is the worst rank: that is how
 //! runs which diverged take part. Equal infinities are a tie.
 
-/// Groups larger than this are not tested: the count of the cases takes too long.
-const MAX_GROUP: usize = 50;
+use std::ops::RangeInclusive;
+
+/// Groups of these sizes are tested. One value shows nothing, and for larger groups counting the cases takes too long.
+const GROUP: RangeInclusive<usize> = 2..=50;
 
 /// Two-sided exact p of Wilcoxon's signed-rank test of pairs. Pairs without a difference are left out (Wilcoxon's own
 /// rule), equal distances share the mean of their ranks, and the cases are counted with those ranks. 1 where no pair
-/// differs. `None` where the lists differ in length, are empty or hold more than 50 pairs, and for a NaN.
+/// differs. `None` where the lists differ in length, hold fewer than 2 or more than 50 pairs, and for a NaN.
 ///
 /// Source: Wilcoxon (1945); Hollander and Wolfe, Nonparametric Statistical Methods, 3.1.
 pub fn wilcoxon_p(a: &[f64], b: &[f64]) -> Option<f64> {
-    if a.len() != b.len() || a.is_empty() || a.len() > MAX_GROUP || has_nan(a) || has_nan(b) {
+    if a.len() != b.len() || !GROUP.contains(&a.len()) || has_nan(a) || has_nan(b) {
         return None;
     }
-    // Equal infinities have no difference, though their difference is NaN.
+    // Equal infinities have no difference: theirs is NaN, which is above nothing.
     let differences: Vec<f64> = a
         .iter()
         .zip(b)
-        .filter(|(a, b)| a != b)
         .map(|(a, b)| a - b)
+        .filter(|difference| difference.abs() > 0.0)
         .collect();
     let distances: Vec<f64> = differences.iter().map(|d| d.abs()).collect();
     let ranks = doubled_ranks(&distances);
@@ -37,13 +39,12 @@ pub fn wilcoxon_p(a: &[f64], b: &[f64]) -> Option<f64> {
 }
 
 /// Two-sided exact p of the Mann-Whitney test (Wilcoxon's rank-sum test) of two groups. Equal values share the mean
-/// of their ranks, and the cases are counted with those ranks. `None` where a group is empty or larger than 50, and
+/// of their ranks, and the cases are counted with those ranks. `None` where a group has fewer than 2 or more than 50, and
 /// for a NaN.
 ///
 /// Source: Mann and Whitney (1947); Hollander and Wolfe, Nonparametric Statistical Methods, 4.1.
 pub fn mann_whitney_p(a: &[f64], b: &[f64]) -> Option<f64> {
-    let sizes = 1..=MAX_GROUP;
-    if !sizes.contains(&a.len()) || !sizes.contains(&b.len()) || has_nan(a) || has_nan(b) {
+    if !GROUP.contains(&a.len()) || !GROUP.contains(&b.len()) || has_nan(a) || has_nan(b) {
         return None;
     }
     let ranks = doubled_ranks(&[a, b].concat());
@@ -74,7 +75,7 @@ fn has_nan(values: &[f64]) -> bool {
 /// Twice the rank of every value from 1 on, equal values sharing the mean of theirs: whole numbers.
 fn doubled_ranks(values: &[f64]) -> Vec<usize> {
     let count = |of: &dyn Fn(f64) -> bool| values.iter().filter(|&&v| of(v)).count();
-    let rank = |&value: &f64| 2 * count(&|v| v < value) + count(&|v| v == value) + 1;
+    let rank = |&value: &f64| count(&|v| v < value) + count(&|v| v <= value) + 1;
     values.iter().map(rank).collect()
 }
 

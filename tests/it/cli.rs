@@ -122,7 +122,7 @@ fn features_that_are_not_there_yet_say_so() {
         "run --checkpoint somewhere",
         "plot efficiency --results_file a --output b.svg",
         "doctor",
-        "stats results",
+        "merge results",
     ] {
         assert!(refused(line).contains("not available yet"), "{line}");
     }
@@ -194,10 +194,9 @@ fn the_grid_is_printed_without_training() {
 
 #[test]
 fn commands_and_graphs_that_do_not_exist_are_refused() {
-    assert!(
-        refused("train")
-            .contains("unknown command 'train'; known: run, resume, replay, plot, data, devices")
-    );
+    assert!(refused("train").contains(
+        "unknown command 'train'; known: run, resume, replay, stats, plot, data, devices"
+    ));
     assert!(refused("plot pie --output a.svg").contains("unknown graph 'pie'"));
     refused("run --no_such_flag");
 }

@@ -10,7 +10,12 @@ use serde_json::json;
 
 /// The smoke preset's grid with smooth curves and a little ripple; `mamba` diverges in one seed at the longest length where asked.
 pub(crate) fn record(n_steps: u64, with_divergence: bool) -> RunRecord {
-    let mut config = Config::resolve(Some("smoke"), None, toml::Table::new()).unwrap();
+    let config = Config::resolve(Some("smoke"), None, toml::Table::new()).unwrap();
+    of_config(config, n_steps, with_divergence)
+}
+
+/// The same for another grid.
+pub(crate) fn of_config(mut config: Config, n_steps: u64, with_divergence: bool) -> RunRecord {
     config.train.budget = Budget::Steps(n_steps);
     let data = json!({"name": "made up", "train": {"sha256": "00"}});
     let mut record = RunRecord::new(config, json!({"adapter": "made up"}), data).unwrap();
@@ -23,7 +28,7 @@ pub(crate) fn record(n_steps: u64, with_divergence: bool) -> RunRecord {
         needed: 200,
     });
     let config = record.config.clone();
-    for &seq_len in &config.longcontext.seq_lengths {
+    for &seq_len in config.seq_lengths() {
         for seed in config.seeds.iter() {
             for (m, model) in config.models.names().enumerate() {
                 let breaks = with_divergence && (model, seq_len, seed) == ("mamba", 8192, 43);
@@ -139,7 +144,7 @@ fn cell(
 fn nll_by_position(seq_len: usize, breaks: bool) -> Vec<PositionBucket> {
     let octaves = if breaks { 0 } else { seq_len.ilog2() as usize };
     let bucket = |octave: usize| {
-        let n_tokens = (65_536 / seq_len as u64) << octave.max(1);
+        let n_tokens = (65_536 / seq_len as u64).max(1) << octave.max(1);
         PositionBucket::new(octave, seq_len, 2.4 * n_tokens as f64, n_tokens).unwrap()
     };
     (0..octaves).map(bucket).collect()

@@ -13,6 +13,7 @@ mod architecture;
 mod audit;
 mod causal_conv;
 mod checkpoints;
+mod claims;
 mod cli;
 mod compare;
 mod data;

@@ -3,12 +3,10 @@
 use super::Run;
 use crate::models::registry::{ModelShape, ParameterCount};
 use crate::results::{
-    AuditReport, Cell, Finding, Finite, KernelError, Outcome, STEPS_FOR_A_CLAIM, UNEQUAL_RATIO,
-    Warning,
+    AuditReport, Cell, Finding, Finite, KernelError, Outcome, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM,
+    UNEQUAL_RATIO, Warning,
 };
 
-/// Fewer seeds than this say little about the spread.
-const SEEDS_FOR_A_CLAIM: u64 = 5;
 /// A trained cell lies at least this far below the unigram cross-entropy, in nats per token.
 const LEARNED_NATS: f64 = 0.2;
 /// An estimate of memory that is further off is mentioned,

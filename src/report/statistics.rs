@@ -1,0 +1,289 @@
+//! Comparisons, verdicts on claims and the checklist as plain-text tables.
+
+use super::table::{aligned, estimate};
+use crate::results::{
+    ChecklistItem, ChecklistStatus, ClaimVerdict, Comparison, ComparisonVerdict, Judgement,
+    MeanPerplexity, Ratio, SettingJudgement, Survival,
+};
+use crate::stats::{EffectLabel, Interval};
+
+/// The comparisons of one run: what decides, what stands beside it, the benchmarking guide's recipes, and how long
+/// the trainings lasted where any diverged.
+pub fn comparisons(comparisons: &[Comparison]) -> String {
+    let Some(first) = comparisons.first() else {
+        return "no comparison: a model against itself, or one that sees the tokens it predicts\n"
+            .into();
+    };
+    let (a, b) = (&first.a, &first.b);
+    let mut lines = vec![format!(
+        "{a} (a) against {b} (b): held-out loss, nats per token, a minus b, paired by seed; PPL is perplexity"
+    )];
+    lines.extend(aligned(
+        [
+            "setting",
+            "verdict",
+            "pairs",
+            "a - b",
+            "PPL a / b",
+            "t",
+            "p",
+            "Bonferroni",
+            "Holm",
+            "d_z",
+            "g",
+        ],
+        comparisons.iter().map(deciding),
+    ));
+    lines.extend(comparisons.iter().flat_map(notes));
+    lines.push(String::new());
+    lines.push("Beside it:".into());
+    lines.extend(aligned(
+        [
+            "setting",
+            "bootstrap BCa",
+            "percentile",
+            "sign flip",
+            "Wilcoxon",
+            "Mann-Whitney",
+            "Welch",
+            "r of pairs",
+            "equivalence",
+            "seeds for 1 % (90 %)",
+            "divergence",
+        ],
+        comparisons.iter().map(beside),
+    ));
+    lines.push("p values, not adjusted but equivalence (Holm); sign flip with the least p that so few pairs can give.".into());
+    lines.push(String::new());
+    lines.push("The guide's recipes, on perplexity:".into());
+    lines.extend(aligned(
+        [
+            "setting",
+            "a, t interval",
+            "a, 1.96 recipe",
+            "b, t interval",
+            "b, 1.96 recipe",
+            "t",
+            "p, not adjusted",
+            "Cohen's d",
+        ],
+        comparisons.iter().map(recipes),
+    ));
+    lines.extend(comparisons.iter().flat_map(survival));
+    lines.join("\n") + "\n"
+}
+
+/// A number in few digits, or `-`.
+fn number(value: Option<f64>) -> String {
+    value.map_or("-".into(), |value| match value.abs() {
+        size if size != 0.0 && !(1e-3..1e5).contains(&size) => format!("{value:.1e}"),
+        size if size >= 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.4}"),
+    })
+}
+
+fn interval(interval: Option<Interval>) -> String {
+    interval.map_or("-".into(), |Interval { low, high }| {
+        format!("[{}, {}]", number(Some(low)), number(Some(high)))
+    })
+}
+
+fn ratio(ratio: Option<Ratio>) -> String {
+    ratio.map_or("-".into(), |ratio| {
+        format!("{} {}", number(Some(ratio.mean)), interval(ratio.interval))
+    })
+}
+
+fn deciding(comparison: &Comparison) -> [String; 11] {
+    let verdict = match comparison.verdict {
+        ComparisonVerdict::ABetter => format!("{} better", comparison.a),
+        ComparisonVerdict::BBetter => format!("{} better", comparison.b),
+        ComparisonVerdict::Equivalent => "equivalent".into(),
+        ComparisonVerdict::Inconclusive { .. } => "inconclusive".into(),
+    };
+    let n_seeds = comparison.n_pairs + comparison.n_missing;
+    [
+        comparison.setting.clone(),
+        verdict,
+        format!("{} of {n_seeds}", comparison.n_pairs),
+        estimate(comparison.difference_nats, 4),
+        ratio(comparison.perplexity_ratio),
+        number(comparison.paired_t.map(|test| test.t)),
+        number(comparison.paired_t.map(|test| test.p)),
+        number(comparison.p_bonferroni),
+        number(comparison.p_holm),
+        number(comparison.d_z),
+        number(comparison.hedges_g),
+    ]
+}
+
+/// Why nothing is shown at a setting, and which models use no context there.
+fn notes(comparison: &Comparison) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let ComparisonVerdict::Inconclusive { why } = &comparison.verdict {
+        notes.push(format!("{}: {why}", comparison.setting));
+    }
+    for model in &comparison.uses_no_context {
+        notes.push(format!(
+            "{}: {model} uses no context (not shown to beat the control without any)",
+            comparison.setting
+        ));
+    }
+    notes
+}
+
+fn beside(comparison: &Comparison) -> [String; 11] {
+    let sign_flip = comparison.sign_flip.map_or("-".into(), |test| {
+        format!(
+            "{} (least {})",
+            number(Some(test.p)),
+            number(Some(test.floor))
+        )
+    });
+    let seeds = comparison.seeds_needed.map_or("-".into(), |seeds| {
+        format!("{} ({} to {})", seeds.n, seeds.low, seeds.high)
+    });
+    [
+        comparison.setting.clone(),
+        interval(comparison.bootstrap.map(|both| both.bca)),
+        interval(comparison.bootstrap.map(|both| both.percentile)),
+        sign_flip,
+        number(comparison.wilcoxon_p),
+        number(comparison.mann_whitney_p),
+        number(comparison.welch.map(|test| test.p)),
+        number(comparison.correlation),
+        number(comparison.equivalence_p_holm),
+        seeds,
+        number(comparison.divergence_p),
+    ]
+}
+
+fn recipes(comparison: &Comparison) -> [String; 8] {
+    let guide = comparison.guide;
+    let mean = |of: Option<MeanPerplexity>, pick: fn(MeanPerplexity) -> Option<Interval>| {
+        of.map_or("-".into(), |of| {
+            format!("{} {}", number(Some(of.mean)), interval(pick(of)))
+        })
+    };
+    let (a, b) = (guide.map(|guide| guide.a), guide.map(|guide| guide.b));
+    let test = guide.and_then(|guide| guide.paired_t);
+    let label = guide.and_then(|guide| guide.label);
+    [
+        comparison.setting.clone(),
+        mean(a, |of| of.t_interval),
+        mean(a, |of| of.guide_interval),
+        mean(b, |of| of.t_interval),
+        mean(b, |of| of.guide_interval),
+        number(test.map(|test| test.t)),
+        number(test.map(|test| test.p)),
+        label.map_or("-".into(), |label: EffectLabel| {
+            let d = guide.and_then(|guide| guide.cohens_d);
+            format!("{} ({})", number(d), label.name())
+        }),
+    ]
+}
+
+fn survival(comparison: &Comparison) -> Vec<String> {
+    if comparison.survival.is_empty() {
+        return Vec::new();
+    }
+    let heads = ["model", "step", "at risk", "diverged", "surviving"];
+    let of_model = |survival: &Survival| -> Vec<[String; 5]> {
+        let row = |row: &crate::stats::SurvivalRow| {
+            [
+                survival.model.clone(),
+                row.step.to_string(),
+                row.at_risk.to_string(),
+                row.diverged.to_string(),
+                number(Some(row.surviving)),
+            ]
+        };
+        survival.rows.iter().map(row).collect()
+    };
+    let title = format!("Steps to divergence at {}:", comparison.setting);
+    let rows = comparison.survival.iter().flat_map(of_model);
+    [String::new(), title]
+        .into_iter()
+        .chain(aligned(heads, rows))
+        .collect()
+}
+
+/// One row a claim and run, with a line a setting below it.
+pub fn claims(judgements: &[Judgement]) -> String {
+    let mut lines = Vec::new();
+    for judgement in judgements {
+        let claim = &judgement.claim;
+        let (verdict, why) = words(&judgement.verdict);
+        let mut line = format!("{verdict:<12}  {}: {}", claim.id, claim.text);
+        if let Some(number) = claim.guide_line {
+            line = format!("{line} (guide, line {number})");
+        }
+        lines.push(line);
+        lines.extend(
+            judgement
+                .run
+                .as_ref()
+                .map(|run| format!("{:14}in {run}", "")),
+        );
+        lines.extend(why.map(|why| format!("{:14}{why}", "")));
+        let shown = judgement.settings.iter().filter_map(setting);
+        lines.extend(shown.map(|setting| format!("{:14}{setting}", "")));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn words(verdict: &ClaimVerdict) -> (&'static str, Option<&str>) {
+    match verdict {
+        ClaimVerdict::Supported => ("supported", None),
+        ClaimVerdict::Contradicted => ("contradicted", None),
+        ClaimVerdict::Inconclusive { why } => ("inconclusive", Some(why)),
+        ClaimVerdict::NotTestable { why } => ("not testable", Some(why)),
+    }
+}
+
+/// The numbers of a setting, if it has any.
+fn setting(judgement: &SettingJudgement) -> Option<String> {
+    let numbers = match (&judgement.outcomes, &judgement.ratio_test) {
+        (Some(outcomes), _) => format!(
+            "{} of {} seeds completed, {} diverged; probability to complete {}",
+            outcomes.completed,
+            outcomes.n_seeds,
+            outcomes.diverged,
+            interval(outcomes.completion)
+        ),
+        (None, Some(test)) => format!(
+            "ratio {} over {} seed(s), p against the margin {}, Holm {}",
+            ratio(test.ratio),
+            test.n,
+            number(test.t_test.map(|test| test.p)),
+            number(test.p_holm)
+        ),
+        (None, None) => return None,
+    };
+    let (verdict, _) = words(&judgement.verdict);
+    Some(format!("{}: {verdict}: {numbers}", judgement.setting))
+}
+
+/// One row an item, with its evidence.
+pub fn checklist(items: &[ChecklistItem]) -> String {
+    let row = |item: &ChecklistItem| {
+        let status = match item.status {
+            ChecklistStatus::Met => "met",
+            ChecklistStatus::NotMet => "NOT MET",
+            ChecklistStatus::NotApplicable => "n/a",
+        };
+        let first = item.evidence.first().map_or("-", String::as_str);
+        let more = match item.evidence.len() {
+            0 | 1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        [
+            status.to_owned(),
+            item.item.to_owned(),
+            format!("{first}{more}"),
+            item.finding.clone(),
+        ]
+    };
+    let heads = ["", "item", "evidence", "finding"];
+    aligned(heads, items.iter().map(row)).join("\n") + "\n"
+}
