@@ -162,6 +162,47 @@ fn every_primary_comparison_of_the_run_is_in_the_family() {
     }
 }
 
+/// Five differences with t = 3 and p = 0.04, by seed.
+fn borderline(cell: &Cell) -> f64 {
+    let deviation = [-1.0, 1.0, -1.0, 1.0, 0.0][cell.seed as usize - 42];
+    0.1 * (3.0 / 5.0_f64.sqrt() + deviation)
+}
+
+#[test]
+fn an_adjusted_p_decides_and_not_the_bare_one() {
+    let at = |lengths: &[usize]| {
+        with_nll(&longcontext(lengths, 5, 200), |cell| {
+            match cell.model.as_str() {
+                "mamba" => 2.0 + borderline(cell),
+                _ => 2.0,
+            }
+        })
+    };
+    let alone = only(&at(&[512]));
+    let p = alone.paired_t.unwrap().p;
+    assert!((0.039..0.041).contains(&p), "{p}");
+    assert_eq!(alone.verdict, ComparisonVerdict::ABetter);
+    for comparison in comparisons(&at(&[512, 2048])) {
+        let is_inconclusive = matches!(comparison.verdict, ComparisonVerdict::Inconclusive { .. });
+        assert!(is_inconclusive, "{comparison:?}");
+    }
+    let gradients = made_up::changed(&longcontext(&[8192, 32_768], 5, 200), |cell| {
+        let log = if cell.model == "mamba" {
+            borderline(cell)
+        } else {
+            0.0
+        };
+        cell.metrics.as_mut().unwrap().gradient_norm_std = Some(finite(log.exp()));
+        true
+    });
+    is(
+        "lower-gradient-variance",
+        &gradients,
+        "inconclusive",
+        "adjusted p 0.080",
+    );
+}
+
 #[test]
 fn the_guides_lists_give_the_guides_numbers() {
     let perplexities = [
