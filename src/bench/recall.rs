@@ -15,14 +15,13 @@ impl Run<'_> {
         writer: &mut RunWriter,
         progress: &mut dyn Progress,
     ) -> Result<()> {
-        let longest = self.grid.seq_lengths.iter().copied().max().unwrap_or(0);
-        let distances = distances(&PROTOCOL, longest);
+        let distances = distances(&PROTOCOL, self.grid.longest());
         for &seed in &self.grid.seeds {
-            for shape in &self.grid.shapes {
+            for shape in self.grid.shapes() {
                 // The sizes are matched without the embedding, so that they still are with another vocabulary.
                 let shape = ModelShape {
                     vocab_size: task::VOCAB_SIZE,
-                    ..shape.clone()
+                    ..shape
                 };
                 let model = shape.architecture.name();
                 let parameters = parameters(shape.parameters());

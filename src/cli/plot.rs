@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::quant::BitWidth;
-use crate::report::plot::{Drawing, Format, quantization, stability};
+use crate::report::plot::{Drawing, Format, efficiency, quantization, stability};
 use crate::results::ResultsFile;
 use crate::{Error, Result};
 
@@ -20,6 +20,8 @@ enum Graph {
     Stability(Stability),
     /// Held-out perplexity per width of the weights, a curve a model
     Quantization(Quantization),
+    /// Held-out perplexity against FLOPs, a curve a model
+    Efficiency(Efficiency),
     #[command(external_subcommand)]
     Other(Vec<String>),
 }
@@ -60,6 +62,36 @@ struct Quantization {
     /// Show the 95 % t interval over seeds
     #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     show_confidence_intervals: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Efficiency {
+    /// Folder of a run, its result.json, or a file that `run --output` wrote
+    #[arg(long, value_name = "PATH")]
+    results_file: PathBuf,
+    /// Picture to write, .svg, .png or .pdf; an older one is replaced
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Budgets to show [default: all]
+    #[arg(long, num_args = 1.., value_name = "FLOPS")]
+    flops_budgets: Vec<f64>,
+    /// Set off each model's Pareto front
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    annotate_pareto: bool,
+    /// Show the 95 % t interval over seeds
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    show_confidence_intervals: bool,
+}
+
+impl Efficiency {
+    fn draw(&self) -> Result<Drawing> {
+        let options = efficiency::Options {
+            flops_budgets: self.flops_budgets.clone(),
+            annotate_pareto: self.annotate_pareto,
+            show_confidence_intervals: self.show_confidence_intervals,
+        };
+        efficiency::draw(&ResultsFile::load(&self.results_file)?, &options)
+    }
 }
 
 impl Quantization {
@@ -105,12 +137,14 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let output = match &args.graph {
         Graph::Stability(args) => &args.output,
         Graph::Quantization(args) => &args.output,
+        Graph::Efficiency(args) => &args.output,
         Graph::Other(words) => return Err(not_a_graph(words).into()),
     };
     Format::of(output)?;
     let drawing = match &args.graph {
         Graph::Stability(args) => args.draw()?,
         Graph::Quantization(args) => args.draw()?,
+        Graph::Efficiency(args) => args.draw()?,
         Graph::Other(words) => return Err(not_a_graph(words).into()),
     };
     for note in &drawing.notes {
@@ -125,7 +159,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
 
 fn not_a_graph(words: &[String]) -> Error {
     let name = words.first().map_or("", String::as_str);
-    if ["efficiency", "multidataset"].contains(&name) {
+    if name == "multidataset" {
         Error::NotAvailableYet {
             what: format!("bkbench plot {name}"),
         }
@@ -133,7 +167,9 @@ fn not_a_graph(words: &[String]) -> Error {
         Error::UnknownName {
             kind: "graph",
             name: name.into(),
-            known: vec!["stability".into(), "quantization".into()],
+            known: ["stability", "quantization", "efficiency"]
+                .map(Into::into)
+                .to_vec(),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::data::{self, Dataset};
 use crate::hardware::{self, DeviceChoice, Hardware};
 use crate::report::plot::{self, Drawing, stability};
 use crate::report::table::table;
-use crate::report::{quantization, recall};
+use crate::report::{efficiency, quantization, recall};
 use crate::results::{GuideFile, ResultsFile, RunRecord};
 use crate::train::Interrupt;
 use crate::{Error, Result};
@@ -82,6 +82,9 @@ pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFil
     if let Some(quantization) = quantization::table(record) {
         println!("{quantization}");
     }
+    if let Some(efficiency) = efficiency::table(record) {
+        println!("{efficiency}");
+    }
     for warning in &record.warnings {
         println!("warning: {warning}");
     }
@@ -89,12 +92,21 @@ pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFil
     if let Some(file) = guide_file {
         file.write(record).map_err(|error| error.stopped(dir))?;
     }
+    let results = ResultsFile::Record(Box::new(record.clone()));
+    if !record.efficiency.is_empty() {
+        let options = plot::efficiency::Options {
+            flops_budgets: Vec::new(),
+            annotate_pareto: true,
+            show_confidence_intervals: true,
+        };
+        let drawing = plot::efficiency::draw(&results, &options)?;
+        return save(&drawing, dir, "efficiency");
+    }
     let options = stability::Options {
         seq_lengths: Vec::new(),
         annotate_divergence: true,
         show_confidence_intervals: true,
     };
-    let results = ResultsFile::Record(Box::new(record.clone()));
     save(&stability::draw(&results, &options)?, dir, "stability")?;
     if !record.quantization.is_empty() {
         let options = plot::quantization::Options {

@@ -1,6 +1,7 @@
 //! One typed configuration: presets, TOML and flags are overrides of it.
 
 mod data;
+mod efficiency;
 mod hash;
 mod layers;
 mod model;
@@ -12,6 +13,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use data::DataConfig;
+pub use efficiency::{BudgetUnit, EfficiencyConfig};
 pub use hash::canonical_sha256;
 pub use layers::{PRESETS, from_toml};
 pub use model::{MatchBasis, ModelConfig};
@@ -41,6 +43,8 @@ pub struct Config {
     pub longcontext: LongContextConfig,
     /// Settings of the quantization benchmark.
     pub quantization: QuantizationConfig,
+    /// Settings of the efficiency benchmark.
+    pub efficiency: EfficiencyConfig,
     /// Repetitions.
     pub seeds: SeedConfig,
     /// Where it runs.
@@ -56,17 +60,20 @@ pub enum Benchmark {
     Longcontext,
     /// Loss, size and speed of a trained model in fewer bits.
     Quantization,
+    /// Loss of models of growing size under budgets of FLOPs.
+    Efficiency,
 }
 
 impl Benchmark {
     /// All benchmarks.
-    pub const ALL: [Self; 2] = [Self::Longcontext, Self::Quantization];
+    pub const ALL: [Self; 3] = [Self::Longcontext, Self::Quantization, Self::Efficiency];
 
     /// Its name on the command line and in file names.
     pub fn name(self) -> &'static str {
         match self {
             Self::Longcontext => "longcontext",
             Self::Quantization => "quantization",
+            Self::Efficiency => "efficiency",
         }
     }
 }
@@ -243,8 +250,10 @@ impl Config {
                 "correct the file or the flags",
             )
         })?;
-        if config.benchmark == Benchmark::Quantization {
-            config.train.batch_size = config.quantization.batch_size;
+        match config.benchmark {
+            Benchmark::Longcontext => {}
+            Benchmark::Quantization => config.train.batch_size = config.quantization.batch_size,
+            Benchmark::Efficiency => config.train.batch_size = config.efficiency.batch_size,
         }
         config.validate()?;
         Ok(config)
@@ -255,12 +264,17 @@ impl Config {
         match self.benchmark {
             Benchmark::Longcontext => &self.longcontext.seq_lengths,
             Benchmark::Quantization => std::slice::from_ref(&self.quantization.seq_len),
+            Benchmark::Efficiency => std::slice::from_ref(&self.efficiency.seq_len),
         }
     }
 
-    /// Cells of a run: models, lengths and seeds multiplied.
+    /// Cells of a run: models, lengths or budgets, and seeds multiplied.
     pub fn n_cells(&self) -> u64 {
-        let settings = self.models.names().count() * self.seq_lengths().len();
+        let n_settings = match self.benchmark {
+            Benchmark::Efficiency => self.efficiency.flops_budgets.len(),
+            _ => self.seq_lengths().len(),
+        };
+        let settings = self.models.names().count() * n_settings;
         (settings as u64).saturating_mul(self.seeds.count)
     }
 

@@ -1,6 +1,6 @@
 //! The checks of a configuration that need neither device nor data.
 
-use super::{Budget, Config};
+use super::{Budget, BudgetUnit, Config};
 
 /// What must hold and does not, in the order of the sections.
 pub(super) fn problems(config: &Config) -> Vec<String> {
@@ -120,6 +120,24 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         quantization.seq_len > 0,
         "quantization.seq_len",
         "at least 1",
+    );
+
+    let efficiency = &config.efficiency;
+    let key = "efficiency.flops_budgets (--flops_budgets)";
+    let budgets = &efficiency.flops_budgets;
+    require(!budgets.is_empty(), key, "at least one budget");
+    require(budgets.iter().all(|&it| positive(it)), key, "above 0 each");
+    require(
+        budgets.is_sorted_by(|a, b| a < b),
+        key,
+        "in ascending order, each once",
+    );
+    require(efficiency.seq_len > 0, "efficiency.seq_len", "at least 1");
+    require(
+        efficiency.budget_unit == BudgetUnit::ForwardFlopsPerToken
+            || matches!(train.budget, Budget::Steps(_)),
+        "efficiency.budget_unit",
+        "forward_flops_per_token unless train.budget.steps (--steps) is given",
     );
 
     let lengths = &config.longcontext.seq_lengths;

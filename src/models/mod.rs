@@ -3,6 +3,7 @@
 //!
 //! A model is one file with one [`SequenceBlock`]; [`registry`] gives it its name.
 
+pub mod budget;
 pub mod checkpoint;
 mod experts;
 pub mod generation;

@@ -1,5 +1,6 @@
 //! Plots and reports from result files alone.
 
+pub mod efficiency;
 pub mod plot;
 pub mod quantization;
 pub mod recall;

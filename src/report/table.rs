@@ -104,7 +104,7 @@ fn row(summary: &Summary) -> [String; 11] {
         .map(|(name, n)| format!(", {n} {}", name.replace('_', " ")))
         .collect();
     [
-        Count(summary.seq_len as u64).to_string(),
+        setting(summary),
         summary.model.clone(),
         format!("{} of {n_cells}{}", summary.n_seeds, others.concat()),
         Count(summary.spikes as u64).to_string(),
@@ -118,6 +118,14 @@ fn row(summary: &Summary) -> [String; 11] {
             Count(rate.mean.round() as u64).to_string()
         }),
     ]
+}
+
+/// The sequence length, or the budget where there is one.
+fn setting(summary: &Summary) -> String {
+    match summary.flops_budget {
+        Some(budget) => format!("{:e} FLOPs", budget.get()),
+        None => Count(summary.seq_len as u64).to_string(),
+    }
 }
 
 /// What mixed precision cost, where it did.

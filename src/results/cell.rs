@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finite, LongContextMetrics, PROTOCOL_VERSION, QuantizationMetrics, Warning};
+use super::{AtBudget, Finite, LongContextMetrics, PROTOCOL_VERSION, QuantizationMetrics, Warning};
 use crate::Result;
 use crate::config::{
     Benchmark, Config, ModelConfig, QuantizationConfig, TrainConfig, canonical_sha256,
@@ -36,6 +36,19 @@ pub struct Cell {
     /// The trained model in fewer bits, where that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<QuantizationMetrics>,
+    /// The budget of FLOPs and what the model makes of it; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_budget: Option<AtBudget>,
+}
+
+impl Cell {
+    /// Key of the cell's setting in the guide's JSON: `seq_len_8192`, `flops_1e9`. One model, setting and seed is one cell.
+    pub fn setting(&self) -> String {
+        match &self.at_budget {
+            Some(at) => at.setting(),
+            None => format!("seq_len_{}", self.seq_len),
+        }
+    }
 }
 
 /// Parameter counts of a model.
@@ -142,6 +155,8 @@ pub struct CellKey<'a> {
     n_steps: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     quantization: Option<&'a QuantizationConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_budget: Option<&'a AtBudget>,
 }
 
 impl<'a> CellKey<'a> {
@@ -170,7 +185,14 @@ impl<'a> CellKey<'a> {
             n_steps,
             quantization: (config.benchmark == Benchmark::Quantization)
                 .then_some(&config.quantization),
+            at_budget: None,
         }
+    }
+
+    /// The same under a budget of FLOPs.
+    #[must_use]
+    pub fn at(self, at_budget: Option<&'a AtBudget>) -> Self {
+        Self { at_budget, ..self }
     }
 
     /// First 16 hexadecimal digits of the sha256 of its canonical JSON.

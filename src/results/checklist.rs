@@ -224,6 +224,14 @@ fn hardware(record: &RunRecord) -> Answer {
 }
 
 fn flops(record: &RunRecord) -> Answer {
+    if !record.efficiency.is_empty() {
+        let n = record.efficiency.len();
+        let finding = format!(
+            "{n} shapes were solved by the count of every operation of ours, head included; \
+             `bkbench audit --flops` holds that count against the oracle's"
+        );
+        return (ChecklistStatus::Met, finding, vec!["/efficiency".into()]);
+    }
     (
         ChecklistStatus::NotApplicable,
         format!(

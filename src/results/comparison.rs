@@ -251,8 +251,7 @@ fn compare(record: &RunRecord, setting: &str, observations: &[Observation<'_>]) 
     };
     let marked = |group: &[&Observation<'_>]| {
         let cell = group.first()?.cell;
-        (beats_no_context(record, &cell.model, cell.seq_len) == Some(false))
-            .then(|| cell.model.clone())
+        (beats_no_context(record, cell) == Some(false)).then(|| cell.model.clone())
     };
     Comparison {
         setting: setting.to_owned(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::writer::synced_json;
-use super::{QuantizationGuide, RunRecord, Summary};
+use super::{EfficiencyGuide, QuantizationGuide, RunRecord, Summary};
 use crate::config::Benchmark;
 use crate::stats::Estimate;
 use crate::{Error, Result};
@@ -199,6 +199,7 @@ impl GuideFile {
         let json = match record.config.benchmark {
             Benchmark::Longcontext => GuideResults::new(record).to_json(),
             Benchmark::Quantization => QuantizationGuide::new(record).to_json(),
+            Benchmark::Efficiency => EfficiencyGuide::new(record).to_json(),
         };
         let file = synced_json(&json, self.dir()).map_err(Error::io("write", &self.path))?;
         match file.persist_noclobber(&self.path) {

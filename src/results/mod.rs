@@ -10,9 +10,11 @@ mod cell;
 mod checklist;
 mod claims;
 mod comparison;
+mod efficiency;
 mod finite;
 mod flops;
 mod guide;
+mod guide_efficiency;
 mod guide_quantization;
 mod kernel_error;
 mod limits;
@@ -39,12 +41,14 @@ pub use comparison::{
     Comparison, ComparisonVerdict, GuideStatistics, MARGIN_RATIO, MeanPerplexity, Ratio, Survival,
     comparisons,
 };
+pub use efficiency::{AtBudget, EfficiencyPoint, EfficiencyRatio};
 pub use finite::Finite;
 pub use flops::{
     COSTS, CostTable, Flops, FlopsAgreement, FlopsBreakdown, FlopsCategory, FlopsPass, FlopsReport,
     FlopsRow,
 };
 pub use guide::{GuideEntry, GuideFile, GuideResults};
+pub use guide_efficiency::{EfficiencyEntry, EfficiencyGuide};
 pub use guide_quantization::{QuantizationGuide, QuantizedEntry};
 pub use kernel_error::KernelError;
 pub use limits::{Censoring, Limit, ModelLimits, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM};

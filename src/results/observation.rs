@@ -42,8 +42,8 @@ pub(super) fn observations(record: &RunRecord) -> Vec<Observation<'_>> {
 
 fn of_cell<'a>(cell: &'a Cell, config: &Config) -> Vec<Observation<'a>> {
     match config.benchmark {
-        Benchmark::Longcontext => vec![Observation {
-            setting: format!("seq_len_{}", cell.seq_len),
+        Benchmark::Longcontext | Benchmark::Efficiency => vec![Observation {
+            setting: cell.setting(),
             cell,
             evaluation: cell.metrics.as_ref().and_then(|m| m.evaluation.as_ref()),
         }],
@@ -75,10 +75,12 @@ pub(super) fn settings(observations: &[Observation<'_>]) -> Vec<String> {
     settings
 }
 
-/// Whether the model of a cell was shown to beat the control that sees no context, at the cell's length; `None` where
+/// Whether the model of a cell was shown to beat the control that sees no context, at the cell's setting; `None` where
 /// that was not tested.
-pub(super) fn beats_no_context(record: &RunRecord, model: &str, seq_len: usize) -> Option<bool> {
+pub(super) fn beats_no_context(record: &RunRecord, cell: &Cell) -> Option<bool> {
+    let budget = cell.at_budget.map(|at| at.budget);
+    let setting = (&cell.model, cell.seq_len, budget);
     let mut summaries = record.summaries.iter();
-    let summary = summaries.find(|s| s.model == model && s.seq_len == seq_len)?;
+    let summary = summaries.find(|s| (&s.model, s.seq_len, s.flops_budget) == setting)?;
     summary.beats_no_context()
 }

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuditReport, Cell, GuideResults, ModelLimits, QuantizationGuide, RecallResult, RecallVerdict,
-    Summary, Warning, WidthSummary, limits, quantization, summary,
+    AuditReport, Cell, EfficiencyGuide, EfficiencyPoint, EfficiencyRatio, GuideResults,
+    ModelLimits, QuantizationGuide, RecallResult, RecallVerdict, Summary, Warning, WidthSummary,
+    efficiency, limits, quantization, summary,
 };
 use crate::config::{Benchmark, Config};
 use crate::{Error, Result};
@@ -54,6 +55,13 @@ pub struct RunRecord {
     /// The models in fewer bits, means over seeds; derived from the cells.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quantization: Vec<WidthSummary>,
+    /// The models under budgets of FLOPs, means over seeds; derived from the cells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub efficiency: Vec<EfficiencyPoint>,
+    /// FLOPs of the second model over those of the first at equal loss; derived from the cells, absent where their fronts
+    /// do not overlap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub efficiency_ratio: Option<EfficiencyRatio>,
     /// The recall probe, one entry a model and seed; empty where it did not run.
     pub recall: Vec<RecallResult>,
     /// Whether the probe's numbers mean anything; derived from its entries.
@@ -170,6 +178,8 @@ impl RunRecord {
             summaries: Vec::new(),
             limits: Vec::new(),
             quantization: Vec::new(),
+            efficiency: Vec::new(),
+            efficiency_ratio: None,
             recall: Vec::new(),
             recall_verdict: None,
             warnings: Vec::new(),
@@ -187,9 +197,12 @@ impl RunRecord {
         self.summaries = summary::summarise(&self.cells);
         self.limits = match self.config.benchmark {
             Benchmark::Longcontext => limits::limits(&self.cells, self.config.seeds.count),
-            Benchmark::Quantization => Vec::new(),
+            Benchmark::Quantization | Benchmark::Efficiency => Vec::new(),
         };
         self.quantization = quantization::summarise(&self.cells);
+        let unit = self.config.efficiency.budget_unit;
+        self.efficiency = efficiency::points(&self.cells, unit);
+        self.efficiency_ratio = efficiency::ratio(&self.cells, &self.config);
     }
 
     /// Whether no audit of `model` saw a logit that depends on a later token. The numbers of a model that
@@ -242,7 +255,7 @@ impl RunRecord {
 
 const WHAT_TO_GIVE: &str = "give the folder of a run or its result.json";
 
-/// A file with results in one of the two shapes this program writes.
+/// A file with results in one of the shapes this program writes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ResultsFile {
     /// `result.json`.
@@ -251,19 +264,23 @@ pub enum ResultsFile {
     Guide(GuideResults),
     /// The file of `--output` of the quantization benchmark.
     Quantization(QuantizationGuide),
+    /// The file of `--output` of the efficiency benchmark.
+    Efficiency(EfficiencyGuide),
 }
 
 impl ResultsFile {
-    /// Reads either shape, or the record in the folder of a run.
+    /// Reads any of these shapes, or the record in the folder of a run.
     ///
     /// # Errors
-    /// [`Error::BadInput`] if the file cannot be read or has neither shape.
+    /// [`Error::BadInput`] if the file cannot be read or has none of them.
     pub fn load(path: &Path) -> Result<Self> {
         let json = read_json(path)?;
         if GuideResults::looks_like(&json) {
             GuideResults::from_json(json, path).map(Self::Guide)
         } else if QuantizationGuide::looks_like(&json) {
             QuantizationGuide::from_json(json, path).map(Self::Quantization)
+        } else if EfficiencyGuide::looks_like(&json) {
+            EfficiencyGuide::from_json(json, path).map(Self::Efficiency)
         } else {
             RunRecord::from_json(json, path).map(|record| Self::Record(Box::new(record)))
         }

@@ -21,6 +21,9 @@ pub struct Summary {
     pub model: String,
     /// Sequence length, in tokens.
     pub seq_len: usize,
+    /// Budget of FLOPs, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flops_budget: Option<Finite>,
     /// Seeds that completed.
     pub n_seeds: usize,
     /// Number of cells by the name of their outcome.
@@ -62,27 +65,32 @@ impl Summary {
     }
 }
 
-/// Groups cells by sequence length and model, each in order of first appearance.
+/// Groups cells by setting and model, each in order of first appearance.
 pub(super) fn summarise(cells: &[Cell]) -> Vec<Summary> {
     let mut groups: Vec<Vec<&Cell>> = Vec::new();
     for cell in cells {
         match groups
             .iter_mut()
-            .find(|group| (group[0].seq_len, &group[0].model) == (cell.seq_len, &cell.model))
+            .find(|group| (setting(group[0]), &group[0].model) == (setting(cell), &cell.model))
         {
             Some(group) => group.push(cell),
             None => groups.push(vec![cell]),
         }
     }
-    let control_at = |seq_len| {
+    let control_at = |at| {
         groups
             .iter()
-            .find(|group| (group[0].seq_len, group[0].model.as_str()) == (seq_len, NO_CONTEXT))
+            .find(|group| (setting(group[0]), group[0].model.as_str()) == (at, NO_CONTEXT))
     };
     groups
         .iter()
-        .map(|group| summary(group, control_at(group[0].seq_len)))
+        .map(|group| summary(group, control_at(setting(group[0]))))
         .collect()
+}
+
+/// Sequence length, and budget of FLOPs.
+fn setting(cell: &Cell) -> (usize, Option<Finite>) {
+    (cell.seq_len, cell.at_budget.map(|at| at.budget))
 }
 
 /// Compares the held-out losses of two models at one length, seed by seed.
@@ -127,6 +135,7 @@ fn summary(cells: &[&Cell], control: Option<&Vec<&Cell>>) -> Summary {
     Summary {
         model: cells[0].model.clone(),
         seq_len: cells[0].seq_len,
+        flops_budget: cells[0].at_budget.map(|at| at.budget),
         n_seeds: completed.len(),
         diverged: outcomes.contains_key("diverged"),
         outcomes,

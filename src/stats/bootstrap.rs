@@ -34,10 +34,7 @@ pub fn bootstrap_mean(values: &[f64], seed: u64) -> Option<BootstrapIntervals> {
         .map(|resample| resampled_mean(values, seed, resample))
         .collect();
     means.sort_unstable_by(f64::total_cmp);
-    let quantile = |probability: f64| {
-        let rank = (probability * (N_RESAMPLES + 1) as f64).round() as usize;
-        means[rank.clamp(1, N_RESAMPLES) - 1]
-    };
+    let quantile = |probability: f64| means[rank(probability)];
     let normal = Normal::standard();
     let tails = [(1.0 - CONFIDENCE) / 2.0, f64::midpoint(1.0, CONFIDENCE)];
 
@@ -62,10 +59,51 @@ pub fn bootstrap_mean(values: &[f64], seed: u64) -> Option<BootstrapIntervals> {
     })
 }
 
+/// The percentile interval, at [`CONFIDENCE`], of a statistic of `n` units that are drawn with replacement from `seed`:
+/// `statistic` is given the indices drawn, in ascending order. `None` for fewer than two units and where the
+/// statistic of one resample is absent.
+pub fn bootstrap(
+    n: usize,
+    seed: u64,
+    statistic: impl Fn(&[usize]) -> Option<f64>,
+) -> Option<Interval> {
+    if n < 2 {
+        return None;
+    }
+    let of_resample = |resample: usize| {
+        let times = drawn(n, seed, resample);
+        let indices: Vec<usize> = (0..n)
+            .flat_map(|i| std::iter::repeat_n(i, times[i] as usize))
+            .collect();
+        statistic(&indices)
+    };
+    let mut values: Vec<f64> = (0..N_RESAMPLES).map(of_resample).collect::<Option<_>>()?;
+    values.sort_unstable_by(f64::total_cmp);
+    let [low, high] = [(1.0 - CONFIDENCE) / 2.0, f64::midpoint(1.0, CONFIDENCE)]
+        .map(|probability| values[rank(probability)]);
+    Some(Interval { low, high })
+}
+
+/// Index of a quantile among [`N_RESAMPLES`] sorted values.
+fn rank(probability: f64) -> usize {
+    let rank = (probability * (N_RESAMPLES + 1) as f64).round() as usize;
+    rank.clamp(1, N_RESAMPLES) - 1
+}
+
 /// Mean of as many values as there are, drawn with replacement. Summed in the order of the values and not of the
 /// draws, so that equal resamples have equal bits.
 fn resampled_mean(values: &[f64], seed: u64, resample: usize) -> f64 {
-    let n = values.len();
+    let times = drawn(values.len(), seed, resample);
+    let sum: f64 = values
+        .iter()
+        .zip(&times)
+        .map(|(value, &times)| value * f64::from(times))
+        .sum();
+    sum / values.len() as f64
+}
+
+/// How often each of `n` units is drawn in `n` draws with replacement.
+fn drawn(n: usize, seed: u64, resample: usize) -> Vec<u32> {
     let base = Coordinate {
         step: resample as u32,
         ..Coordinate::new(Purpose::Bootstrap)
@@ -77,12 +115,7 @@ fn resampled_mean(values: &[f64], seed: u64, resample: usize) -> f64 {
             times[((u64::from(*word) * n as u64) >> 32) as usize] += 1;
         }
     }
-    let sum: f64 = values
-        .iter()
-        .zip(&times)
-        .map(|(value, &times)| value * f64::from(times))
-        .sum();
-    sum / n as f64
+    times
 }
 
 /// A sixth of the skewness of the mean, from its jackknife; 0 where the values do not vary.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 pub use binomial::{binomial_p, clopper_pearson, fisher_p};
-pub use bootstrap::{BootstrapIntervals, N_RESAMPLES, bootstrap_mean};
+pub use bootstrap::{BootstrapIntervals, N_RESAMPLES, bootstrap, bootstrap_mean};
 pub use effect::{EffectLabel, cohens_d_z, guide_cohens_d, hedges_g};
 pub use multiplicity::{bonferroni, holm};
 pub use paired::{

@@ -66,6 +66,9 @@ fn impossible_settings_are_refused_with_one_line_that_names_the_flag() {
         ("--steps 0", "--steps"),
         ("--num_epochs 0", "--num_epochs"),
         ("--batch_size 0", "--batch_size"),
+        ("--flops_budgets 0 1e6", "--flops_budgets"),
+        ("--flops_budgets 2e6 1e6", "--flops_budgets"),
+        ("--flops_budgets nan", "--flops_budgets"),
         (
             "--preset huge",
             "unknown preset 'huge'; known: smoke, laptop, t4, guide",
@@ -117,10 +120,9 @@ fn all_problems_of_a_configuration_are_named_at_once() {
 fn features_that_are_not_there_yet_say_so() {
     for line in [
         "run --all",
-        "run --benchmark efficiency --flops_budgets 1e9 2e9",
         "run --benchmark multidataset",
         "run --checkpoint somewhere",
-        "plot efficiency --results_file a --output b.svg",
+        "plot multidataset --results_file a --output b.svg",
         "doctor",
         "merge results",
     ] {
@@ -135,6 +137,10 @@ fn features_that_are_not_there_yet_say_so() {
     printed(
         dir.path(),
         "run --benchmark quantization --bit_widths 32 16 8 4 2 --dry_run",
+    );
+    printed(
+        dir.path(),
+        "run --benchmark efficiency --flops_budgets 1e9 2e9 5e9 1e10 --dry_run",
     );
 }
 

@@ -625,6 +625,17 @@ fn a_backward_pass_takes_two_products_for_each_of_the_forward_pass() {
 }
 
 #[test]
+fn the_formula_of_a_training_step_is_near_what_it_registers() {
+    for architecture in Architecture::ALL {
+        let shape = shape(architecture, 1);
+        let trained = trained(&shape, &TrainConfig::default(), 48);
+        let registered = trained.total().algorithmic as f64 / 96.0;
+        let off = shape.training_flops_per_token(48) / registered - 1.0;
+        assert!(off.abs() < 0.02, "{architecture:?}: {off}");
+    }
+}
+
+#[test]
 fn every_operation_comes_back_once_and_gradients_of_what_is_shared_are_summed() {
     let (n_layers, rows, d_model, d_inner, n_experts) = (2, 96, 20, 40, 4);
     for (architecture, top_k, readers) in [

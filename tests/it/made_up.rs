@@ -137,6 +137,7 @@ fn cell(
         warnings: Vec::new(),
         metrics: Some(metrics),
         quantization: None,
+        at_budget: None,
     }
 }
 

@@ -18,6 +18,7 @@ mod cli;
 mod compare;
 mod data;
 mod dispatches;
+mod efficiency;
 mod embedding;
 mod evaluation;
 mod flops;

@@ -8,7 +8,7 @@ use crate::eval::{Evaluator, HeldOut, audit, kernel_errors};
 use crate::models::registry::{Carry, ModelShape, ParameterCount};
 use crate::models::{BatchShape, LanguageModel, weights};
 use crate::results::{
-    AuditCheck, AuditReport, AuditedWeights, Cell, FailureKind, Finite, KernelError,
+    AtBudget, AuditCheck, AuditReport, AuditedWeights, Cell, FailureKind, Finite, KernelError,
     LongContextMetrics, Memory, MemoryLedger, Outcome, Parameters, QuantizationMetrics, RunRecord,
     RunWriter, StepLine,
 };
@@ -49,14 +49,24 @@ impl Run<'_> {
     ) -> Result<(Cell, Option<AuditReport>)> {
         let Point {
             shape,
+            planned,
             seq_len,
             seed,
         } = point;
         let model = shape.architecture.name();
         let n_steps = self.grid.n_steps;
-        progress.start_cell(&format!("{model} N={seq_len} seed {seed}"), n_steps);
+        let budget = planned.at_budget.map_or(String::new(), |at| {
+            let AtBudget {
+                d_model, n_layers, ..
+            } = at;
+            format!(" {:e} FLOPs ({n_layers} x {d_model})", at.budget.get())
+        });
+        progress.start_cell(&format!("{model} N={seq_len}{budget} seed {seed}"), n_steps);
         let mut audit = None;
-        let misfit = memory::misfit(shape, seq_len, self.config, self.hardware);
+        let misfit = planned
+            .misfit
+            .clone()
+            .or_else(|| memory::misfit(shape, seq_len, self.config, self.hardware));
         let (outcome, metrics, quantization) = if let Some(skipped) = misfit {
             (skipped, None, None)
         } else {
@@ -79,6 +89,7 @@ impl Run<'_> {
             warnings: self.repeated_data(seq_len).into_iter().collect(),
             metrics,
             quantization,
+            at_budget: planned.at_budget,
         };
         Ok((cell, audit))
     }

@@ -1,9 +1,11 @@
 //! The cells of a run.
 
 use crate::bench::memory::widest_activation;
-use crate::config::{Budget, Config};
+use crate::config::{Benchmark, Budget, BudgetUnit, Config, EfficiencyConfig};
 use crate::hardware::adapters::Adapter;
+use crate::models::budget::{Fit, fit};
 use crate::models::registry::{Architecture, ModelShape, matched_shapes};
+use crate::results::{AtBudget, Finite, Outcome};
 use crate::{Error, Result};
 
 /// Segments of this length cost little in launches and keep little in memory, on every class of adapter tried.
@@ -22,13 +24,110 @@ pub fn segment_len(shapes: &[ModelShape], batch_size: usize, adapter: Option<&Ad
     segment_len
 }
 
+/// One row of the grid: models to be compared with each other.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Sequence length in tokens.
+    pub seq_len: usize,
+    /// The models, in the order in which they run.
+    pub models: Vec<Planned>,
+}
+
+/// A model at a setting.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// Its shape.
+    pub shape: ModelShape,
+    /// The budget that the shape was solved for.
+    pub at_budget: Option<AtBudget>,
+    /// Why nothing will be trained: no shape fits the budget.
+    pub misfit: Option<Outcome>,
+}
+
+/// The settings that a configuration asks for: matched models at every length, or shapes for every budget, each to be
+/// trained for `n_steps`.
+///
+/// # Errors
+/// Unknown or unmatchable models.
+pub fn settings(config: &Config, vocab_size: usize, n_steps: u64) -> Result<Vec<Setting>> {
+    let models: Vec<Architecture> = config
+        .models
+        .names()
+        .map(Architecture::parse)
+        .collect::<Result<_>>()?;
+    if config.benchmark == Benchmark::Efficiency {
+        let budgets = config.efficiency.flops_budgets.iter();
+        return budgets
+            .map(|&budget| {
+                let plan =
+                    |&model: &Architecture| under(model, budget, config, vocab_size, n_steps);
+                Ok(Setting {
+                    seq_len: config.efficiency.seq_len,
+                    models: models.iter().map(plan).collect::<Result<_>>()?,
+                })
+            })
+            .collect();
+    }
+    let shapes = matched_shapes(&models, &config.model, vocab_size)?;
+    let plan = |shape: &ModelShape| Planned {
+        shape: shape.clone(),
+        at_budget: None,
+        misfit: None,
+    };
+    let setting = |&seq_len: &usize| Setting {
+        seq_len,
+        models: shapes.iter().map(plan).collect(),
+    };
+    Ok(config.seq_lengths().iter().map(setting).collect())
+}
+
+/// A model's shape for a budget, and what it uses of it.
+fn under(
+    model: Architecture,
+    budget: f64,
+    config: &Config,
+    vocab_size: usize,
+    n_steps: u64,
+) -> Result<Planned> {
+    let EfficiencyConfig {
+        seq_len,
+        budget_unit,
+        ..
+    } = config.efficiency;
+    let n_tokens = n_steps * (config.train.batch_size * seq_len) as u64;
+    let total = |shape: &ModelShape| shape.training_flops_per_token(seq_len) * n_tokens as f64;
+    let cost = |shape: &ModelShape| match budget_unit {
+        BudgetUnit::ForwardFlopsPerToken => shape.forward_flops_per_token(seq_len).with_head,
+        BudgetUnit::TrainingFlopsTotal => total(shape),
+    };
+    let Fit { shape, is_within } = fit(model, &config.model, vocab_size, budget, cost)?;
+    let misfit = (!is_within).then(|| Outcome::Skipped {
+        reason: "no shape of this model comes within 5 % under the budget".into(),
+        needs: format!("{:.3e} FLOPs, by the nearest shape", cost(&shape)),
+        have: format!("{budget:e}"),
+    });
+    let finite = |value: f64| Finite::new(value).unwrap_or_default();
+    let forward = shape.forward_flops_per_token(seq_len);
+    Ok(Planned {
+        at_budget: Some(AtBudget {
+            budget: finite(budget),
+            d_model: shape.d_model,
+            n_layers: shape.n_layers,
+            expert_hidden: shape.expert_hidden,
+            forward_flops_per_token: finite(forward.with_head),
+            forward_flops_per_token_without_head: finite(forward.without_head),
+            training_flops_total: finite(total(&shape)),
+        }),
+        shape,
+        misfit,
+    })
+}
+
 /// The cells of a run, before any of them is trained.
 #[derive(Debug, Clone)]
 pub struct Grid {
-    /// The matched models, in the order in which they run.
-    pub shapes: Vec<ModelShape>,
-    /// Sequence lengths in tokens.
-    pub seq_lengths: Vec<usize>,
+    /// What is compared, in the order in which it runs.
+    pub settings: Vec<Setting>,
     /// Seeds.
     pub seeds: Vec<u64>,
     /// Optimiser steps of every cell.
@@ -41,14 +140,7 @@ impl Grid {
     /// # Errors
     /// Unknown or unmatchable models, or a text shorter than one window of the longest length.
     pub fn new(config: &Config, vocab_size: usize, n_train_tokens: usize) -> Result<Self> {
-        let models: Vec<Architecture> = config
-            .models
-            .names()
-            .map(Architecture::parse)
-            .collect::<Result<_>>()?;
-        let shapes = matched_shapes(&models, &config.model, vocab_size)?;
-        let seq_lengths = config.seq_lengths().to_vec();
-        let longest = seq_lengths.iter().copied().max().unwrap_or(0);
+        let longest = config.seq_lengths().iter().copied().max().unwrap_or(0);
         if n_train_tokens <= longest {
             return Err(Error::bad_input(
                 format!("--seq_lengths {longest}"),
@@ -67,8 +159,7 @@ impl Grid {
             }
         };
         Ok(Self {
-            shapes,
-            seq_lengths,
+            settings: settings(config, vocab_size, n_steps)?,
             seeds: config.seeds.iter().collect(),
             n_steps,
         })
@@ -76,17 +167,30 @@ impl Grid {
 
     /// Length of the segments of long sequences where the user names none: [`segment_len`], one for all models.
     pub fn segment_len(&self, batch_size: usize, adapter: Option<&Adapter>) -> usize {
-        segment_len(&self.shapes, batch_size, adapter)
+        segment_len(&self.shapes(), batch_size, adapter)
     }
 
-    /// Number of cells.
-    pub fn n_cells(&self) -> usize {
-        self.shapes.len() * self.seq_lengths.len() * self.seeds.len()
+    /// The shapes of all settings, each once.
+    pub fn shapes(&self) -> Vec<ModelShape> {
+        let mut shapes: Vec<ModelShape> = Vec::new();
+        for planned in self.settings.iter().flat_map(|setting| &setting.models) {
+            if !shapes.contains(&planned.shape) {
+                shapes.push(planned.shape.clone());
+            }
+        }
+        shapes
+    }
+
+    /// The longest sequences, in tokens.
+    pub fn longest(&self) -> usize {
+        let lengths = self.settings.iter().map(|setting| setting.seq_len);
+        lengths.max().unwrap_or(0)
     }
 
     /// Tokens trained on in all.
     pub fn n_train_tokens(&self, batch_size: usize) -> u64 {
-        let a_step: usize = self.seq_lengths.iter().sum::<usize>() * batch_size;
-        self.n_steps * a_step as u64 * (self.shapes.len() * self.seeds.len()) as u64
+        let of_setting = |setting: &Setting| setting.seq_len * setting.models.len();
+        let a_step: usize = self.settings.iter().map(of_setting).sum();
+        self.n_steps * (a_step * batch_size * self.seeds.len()) as u64
     }
 }

@@ -18,7 +18,7 @@ use crate::train::{CheckpointFolder, Interrupt};
 use crate::{Error, Result};
 
 pub(super) use cell::{failure_kind, parameters};
-pub use grid::{Grid, SEGMENT_LEN, segment_len};
+pub use grid::{Grid, Planned, SEGMENT_LEN, Setting, segment_len, settings};
 pub use replay::{Check, Verdict};
 
 /// Where checkpoints lie, one folder a cell.
@@ -74,6 +74,7 @@ pub struct Run<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Point<'a> {
     shape: &'a ModelShape,
+    planned: &'a Planned,
     seq_len: usize,
     seed: u64,
 }
@@ -135,17 +136,13 @@ impl Run<'_> {
 
     /// The grid in the order in which it runs.
     fn points(&self) -> impl Iterator<Item = Point<'_>> {
-        let Grid {
-            shapes,
-            seq_lengths,
-            seeds,
-            ..
-        } = self.grid;
-        seq_lengths.iter().flat_map(move |&seq_len| {
+        let seeds = &self.grid.seeds;
+        self.grid.settings.iter().flat_map(move |setting| {
             seeds.iter().flat_map(move |&seed| {
-                shapes.iter().map(move |shape| Point {
-                    shape,
-                    seq_len,
+                setting.models.iter().map(move |planned| Point {
+                    shape: &planned.shape,
+                    planned,
+                    seq_len: setting.seq_len,
                     seed,
                 })
             })
@@ -176,13 +173,15 @@ impl Run<'_> {
     fn id(&self, point: Point<'_>, data: &serde_json::Value) -> Result<String> {
         let Point {
             shape,
+            planned,
             seq_len,
             seed,
         } = point;
         let model = shape.architecture.name();
         let parameters = parameters(shape.parameters());
         let n_steps = self.grid.n_steps;
-        CellKey::new(self.config, data, model, parameters, seq_len, seed, n_steps).id()
+        let key = CellKey::new(self.config, data, model, parameters, seq_len, seed, n_steps);
+        key.at(planned.at_budget.as_ref()).id()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a reader must know before quoting a number of a run.
 
 use super::Run;
+use crate::config::Benchmark;
 use crate::models::registry::{ModelShape, ParameterCount};
 use crate::results::{
     AuditReport, Cell, Finding, Finite, KernelError, Outcome, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM,
@@ -44,9 +45,13 @@ impl Run<'_> {
         if n_seeds < SEEDS_FOR_A_CLAIM {
             warnings.push(Warning::FewSeeds { count: n_seeds });
         }
-        let longest = grid.seq_lengths.iter().copied().max();
-        warnings.extend(longest.and_then(|seq_len| self.repeated_data(seq_len)));
-        let counts: Vec<ParameterCount> = grid.shapes.iter().map(ModelShape::parameters).collect();
+        warnings.extend(self.repeated_data(grid.longest()));
+        // Under a budget of FLOPs sizes are what they come to.
+        let matched = match self.config.benchmark {
+            Benchmark::Longcontext | Benchmark::Quantization => grid.shapes(),
+            Benchmark::Efficiency => Vec::new(),
+        };
+        let counts: Vec<ParameterCount> = matched.iter().map(ModelShape::parameters).collect();
         let total: Vec<usize> = counts.iter().map(|count| count.total).collect();
         let active: Vec<usize> = counts.iter().map(|count| count.active).collect();
         for (basis, sizes) in [("total", total), ("active", active)] {

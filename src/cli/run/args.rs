@@ -13,7 +13,7 @@ use crate::{Error, Result};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// What to measure: longcontext, quantization [default: longcontext]
+    /// What to measure: longcontext, quantization, efficiency [default: longcontext]
     #[arg(long, value_name = "NAME")]
     benchmark: Option<String>,
     /// Settings to start from: smoke (minutes on a CPU), laptop, t4, guide [default: guide]
@@ -34,6 +34,9 @@ pub struct Args {
     /// Bits of a weight in the quantization benchmark: 32 16 8 4 2
     #[arg(long, num_args = 1.., value_name = "BITS", value_parser = count)]
     bit_widths: Vec<u64>,
+    /// Budgets of the efficiency benchmark, in forward FLOPs a token
+    #[arg(long, num_args = 1.., value_name = "FLOPS")]
+    flops_budgets: Vec<f64>,
     /// Repetitions of every cell, with seeds --seed, --seed + 1, ...
     #[arg(long, value_name = "N", value_parser = count)]
     num_seeds: Option<u64>,
@@ -106,8 +109,6 @@ Examples:
 struct Later {
     #[arg(long, hide = true)]
     all: bool,
-    #[arg(long, hide = true, num_args = 1..)]
-    flops_budgets: Vec<String>,
     #[arg(long, hide = true)]
     checkpoint: Option<String>,
 }
@@ -116,7 +117,6 @@ impl Later {
     fn refuse(&self) -> Result<()> {
         let given = [
             ("--all", self.all),
-            ("--flops_budgets", !self.flops_budgets.is_empty()),
             ("--checkpoint", self.checkpoint.is_some()),
         ];
         match given.into_iter().find(|(_, given)| *given) {
@@ -158,6 +158,7 @@ impl Args {
                 "--batch_size",
                 self.batch_size,
             ),
+            ("efficiency", "batch_size", "--batch_size", self.batch_size),
             ("train", "segment_len", "--segment_len", self.segment_len),
         ] {
             if let Some(number) = number {
@@ -215,6 +216,14 @@ impl Args {
                 set(section, key, Value::Array(list.collect::<Result<_>>()?));
             }
         }
+        if !self.flops_budgets.is_empty() {
+            let budgets = self.flops_budgets.iter().map(|&budget| budget.into());
+            set(
+                "efficiency",
+                "flops_budgets",
+                Value::Array(budgets.collect()),
+            );
+        }
         if let Some(benchmark) = self.benchmark()? {
             table.insert("benchmark".into(), benchmark.name().into());
         }
@@ -232,7 +241,7 @@ impl Args {
         {
             return Ok(Some(benchmark));
         }
-        if ["efficiency", "multidataset"].contains(&name) {
+        if name == "multidataset" {
             return Err(Error::NotAvailableYet {
                 what: format!("--benchmark {name}"),
             });

@@ -8,13 +8,12 @@ use super::audit;
 use super::progress::Reporter;
 use super::session::{Session, finish, on_signals};
 use crate::accounting::Tensors;
-use crate::bench::longcontext::{self, Checkpoints};
+use crate::bench::longcontext::{self, Checkpoints, Planned, Setting};
 use crate::bench::{Progress, memory};
-use crate::config::{Budget, Config};
+use crate::config::{Benchmark, Budget, Config};
 use crate::data::Tokenizer;
 use crate::hardware::DeviceChoice;
-use crate::models::registry::{Architecture, matched_shapes};
-use crate::results::{Files, GuideFile, RunWriter, Warning};
+use crate::results::{Files, GuideFile, Outcome, RunWriter, Warning};
 use crate::units::Count;
 use crate::{Error, Result};
 
@@ -93,23 +92,27 @@ impl Args {
 /// The cells a configuration asks for, and the memory that each model needs for one, in words.
 fn grid(config: &Config) -> Result<String> {
     let names: Vec<&str> = config.models.names().collect();
-    let lengths = config.seq_lengths();
+    let vocab_size = Tokenizer::new(&config.data.tokenizer)?.vocab_size();
+    // How many steps an epoch takes is not known without the text.
+    let n_steps = match config.train.budget {
+        Budget::Steps(steps) => steps,
+        Budget::NumEpochs(_) => 0,
+    };
+    let settings = longcontext::settings(config, vocab_size, n_steps)?;
     let head = format!(
-        "{}: {} cells = {} models ({}) x {} lengths x {} seeds from {}\n",
+        "{}: {} cells = {} models ({}) x {} {} x {} seeds from {}\n",
         config.benchmark.name(),
         Count(config.n_cells()),
         names.len(),
         names.join(", "),
-        lengths.len(),
+        settings.len(),
+        match config.benchmark {
+            Benchmark::Longcontext | Benchmark::Quantization => "lengths",
+            Benchmark::Efficiency => "budgets",
+        },
         config.seeds.count,
         config.seeds.first
     );
-    let vocab_size = Tokenizer::new(&config.data.tokenizer)?.vocab_size();
-    let models: Vec<Architecture> = names
-        .iter()
-        .map(|name| Architecture::parse(name))
-        .collect::<Result<_>>()?;
-    let shapes = matched_shapes(&models, &config.model, vocab_size)?;
     // Without opening a device: the CPU's counts, which are the larger ones, unless an adapter is named.
     let tensors = match config.device.name.parse()? {
         DeviceChoice::Auto | DeviceChoice::Cpu => Tensors::OnHeap,
@@ -117,8 +120,8 @@ fn grid(config: &Config) -> Result<String> {
     };
     let mut train = config.train.clone();
     train.segment_len.get_or_insert(longcontext::SEGMENT_LEN);
-    let lines = |&seq_len: &usize| {
-        let length = seq_len as u64;
+    let lines = |setting: &Setting| {
+        let length = setting.seq_len as u64;
         let budget = match config.train.budget {
             Budget::Steps(steps) => {
                 let sequences = steps.saturating_mul(config.train.batch_size as u64);
@@ -129,17 +132,38 @@ fn grid(config: &Config) -> Result<String> {
                 format!("as many steps as {epochs} epoch(s) take at the longest length")
             }
         };
-        let memory = shapes.iter().map(|shape| {
-            let needs = memory::needs(shape, seq_len, &train, tensors);
-            format!("    {} needs {needs}\n", shape.architecture.name())
+        let models = setting.models.iter().map(|planned| {
+            let needs = memory::needs(&planned.shape, setting.seq_len, &train, tensors);
+            let name = planned.shape.architecture.name();
+            format!("{}    {name} needs {needs}\n", under_budget(planned))
         });
         format!(
             "  N = {}: {budget}\n{}",
             Count(length),
-            memory.collect::<String>()
+            models.collect::<String>()
         )
     };
     Ok(std::iter::once(head)
-        .chain(lengths.iter().map(lines))
+        .chain(settings.iter().map(lines))
         .collect())
+}
+
+/// The shape that a budget gives a model, where there is a budget.
+fn under_budget(planned: &Planned) -> String {
+    let Some(at) = planned.at_budget else {
+        return String::new();
+    };
+    let misfit = match &planned.misfit {
+        Some(Outcome::Skipped { reason, .. }) => format!("; to be skipped: {reason}"),
+        _ => String::new(),
+    };
+    format!(
+        "    {} under {:e} FLOPs: {} layers of {}, {:.4e} forward FLOPs a token, {:.4e} without head{misfit}\n",
+        planned.shape.architecture.name(),
+        at.budget.get(),
+        at.n_layers,
+        at.d_model,
+        at.forward_flops_per_token.get(),
+        at.forward_flops_per_token_without_head.get()
+    )
 }

@@ -39,6 +39,8 @@ pub(super) struct Figure {
     pub(super) footer: String,
     pub(super) x_label: String,
     pub(super) y_label: String,
+    /// Whether x holds decimal logarithms.
+    pub(super) log_x: bool,
     /// Whether y holds decimal logarithms, to be labelled with what they are of.
     pub(super) log_y: bool,
     pub(super) legend: Vec<Key>,
@@ -146,7 +148,12 @@ impl Figure {
             } else {
                 ""
             };
-            panel.draw(&area, (y.clone(), self.log_y), &self.x_label, y_label)?;
+            panel.draw(
+                &area,
+                (y.clone(), [self.log_x, self.log_y]),
+                &self.x_label,
+                y_label,
+            )?;
         }
         root.present()?;
         Ok(())
@@ -215,7 +222,7 @@ impl Panel {
     fn draw(
         &self,
         area: &Area<'_>,
-        (y, log_y): (Range<f64>, bool),
+        (y, [log_x, log_y]): (Range<f64>, [bool; 2]),
         x_label: &str,
         y_label: &str,
     ) -> Drawn {
@@ -229,6 +236,7 @@ impl Panel {
             .build_cartesian_2d(self.x.clone(), y.clone())?;
         let category = |x: &f64| match self.categories.get(x.round() as usize) {
             Some(name) if (x - x.round()).abs() < 1e-9 && *x >= 0.0 => name.clone(),
+            _ if log_x => format!("{:.1e}", 10_f64.powf(*x)),
             _ if self.categories.is_empty() => format!("{x:.0}"),
             _ => String::new(),
         };

@@ -30,10 +30,10 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
             (&of_record, warnings.take(2).collect::<Vec<_>>().join(".  "))
         }
         ResultsFile::Quantization(guide) => (guide, String::new()),
-        ResultsFile::Guide(_) => {
+        ResultsFile::Guide(_) | ResultsFile::Efficiency(_) => {
             return Err(Error::bad_input(
                 "the results",
-                "are those of the long-context benchmark",
+                "are those of another benchmark",
                 "give those of `bkbench run --benchmark quantization`",
             ));
         }
@@ -157,6 +157,7 @@ fn figure(
         footer,
         x_label: "width of the weights".into(),
         y_label: "held-out perplexity per token".into(),
+        log_x: false,
         log_y: true,
         legend,
         panels: vec![panel],

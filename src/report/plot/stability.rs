@@ -37,9 +37,11 @@ pub struct Options {
 /// [`Error::BadInput`] if none of the lengths is in the results.
 pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
     let available: Vec<usize> = match results {
+        // Under budgets the cells of one length are of many shapes.
+        ResultsFile::Record(record) if !record.efficiency.is_empty() => Vec::new(),
         ResultsFile::Record(record) => lengths(record.cells.iter().map(|cell| cell.seq_len)),
         ResultsFile::Guide(guide) => lengths(guide.settings.iter().map(|(seq_len, _)| *seq_len)),
-        ResultsFile::Quantization(_) => Vec::new(),
+        ResultsFile::Quantization(_) | ResultsFile::Efficiency(_) => Vec::new(),
     };
     let wanted = if options.seq_lengths.is_empty() {
         &available
@@ -59,7 +61,7 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
     let figure = match results {
         ResultsFile::Record(record) => of_record(record, &shown, options),
         ResultsFile::Guide(guide) => of_guide(guide, &shown, options),
-        ResultsFile::Quantization(_) => Figure::default(),
+        ResultsFile::Quantization(_) | ResultsFile::Efficiency(_) => Figure::default(),
     };
     let notes = absent
         .iter()
@@ -170,6 +172,7 @@ fn of_record(record: &RunRecord, shown: &[usize], options: &Options) -> Figure {
         footer: footer(record),
         x_label: "optimiser step".into(),
         y_label: format!("loss (nats per token){smoothing}"),
+        log_x: false,
         log_y: false,
         legend,
         panels,
@@ -484,6 +487,7 @@ fn of_guide(guide: &GuideResults, shown: &[usize], options: &Options) -> Figure 
         footer: "Drawn from the file of --output, which holds no curves; give the folder of the run to see them.".into(),
         x_label: "sequence length N (tokens)".into(),
         y_label: "final training loss (nats per token)".into(),
+        log_x: false,
         log_y: false,
         legend: legend.collect(),
         panels: vec![panel],

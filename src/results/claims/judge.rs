@@ -254,7 +254,7 @@ impl Evidence {
                 return evidence;
             }
             evidence.n_steps = first.cell.n_steps;
-            if beats_no_context(record, model, first.cell.seq_len) == Some(false) {
+            if beats_no_context(record, first.cell) == Some(false) {
                 evidence.uses_no_context.get_or_insert(model.clone());
             }
             groups.push(group);

@@ -1,0 +1,72 @@
+//! The efficiency benchmark as a plain-text table.
+
+use super::table::{aligned, estimate};
+use crate::results::{EfficiencyPoint, EfficiencyRatio, Finite, RunRecord};
+use crate::stats::Estimate;
+
+const COLUMNS: [&str; 11] = [
+    "budget",
+    "model",
+    "layers x width",
+    "forward FLOPs/token",
+    "without head",
+    "used",
+    "training FLOPs",
+    "perplexity",
+    "bits/byte",
+    "on front",
+    "training FLOPs to target",
+];
+
+/// One row a budget and model, means over completed seeds, `+-` half the 95 % t interval, `-` where absent; then the FLOPs
+/// of one model over the other's at equal perplexity. `None` where no cell has a budget.
+pub fn table(record: &RunRecord) -> Option<String> {
+    if record.efficiency.is_empty() {
+        return None;
+    }
+    let unit = record.config.efficiency.budget_unit;
+    let row = |point: &EfficiencyPoint| {
+        let at = &point.at;
+        let used = 100.0 * at.used(unit) / at.budget.get();
+        let flops = |estimate: Option<Estimate>| {
+            estimate.map_or("-".into(), |estimate| format!("{:.3e}", estimate.mean))
+        };
+        [
+            format!("{:e}", at.budget.get()),
+            point.model.clone(),
+            format!("{} x {}", at.n_layers, at.d_model),
+            format!("{:.4e}", at.forward_flops_per_token.get()),
+            format!("{:.4e}", at.forward_flops_per_token_without_head.get()),
+            format!("{used:.1} %"),
+            format!("{:.3e}", at.training_flops_total.get()),
+            estimate(point.token_perplexity, 3),
+            estimate(point.bits_per_byte, 4),
+            if point.on_front { "yes" } else { "no" }.into(),
+            flops(point.training_flops_to_target),
+        ]
+    };
+    let mut lines = aligned(COLUMNS, record.efficiency.iter().map(row));
+    lines.push(
+        "The target is a training loss: the worst final one under the same budget, which all models reached.".into(),
+    );
+    lines.push(match &record.efficiency_ratio {
+        Some(ratio) => format!("{}.", ratio_in_words(ratio)),
+        None => "No efficiency ratio: the models' fronts have no perplexity in common.".into(),
+    });
+    Some(lines.join("\n") + "\n")
+}
+
+/// `mamba takes 1.23 times the FLOPs of resnetbk at equal perplexity, 95 % bootstrap [1.10, 1.40] over 5 seeds, ...`.
+pub fn ratio_in_words(ratio: &EfficiencyRatio) -> String {
+    let interval = ratio.interval.map_or("no interval".to_owned(), |it| {
+        format!("95 % bootstrap [{:.2}, {:.2}]", it.low, it.high)
+    });
+    let [low, high] = ratio.perplexity.map(Finite::get);
+    format!(
+        "{} takes {:.2} times the FLOPs of {} at equal perplexity ({low:.2} to {high:.2}), {interval} over {} seed(s)",
+        ratio.model_b,
+        ratio.ratio.get(),
+        ratio.model_a,
+        ratio.n_seeds
+    )
+}

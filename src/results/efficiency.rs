@@ -1,0 +1,374 @@
+//! Loss against FLOPs: what each model makes of a budget, and how many FLOPs the second takes for the first one's loss.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Cell, Finite, Outcome};
+use crate::config::{BudgetUnit, Config};
+use crate::stats::{Estimate, Interval, bootstrap};
+
+/// A budget and the shape that was solved for it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AtBudget {
+    /// The budget, in `efficiency.budget_unit`.
+    pub budget: Finite,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Blocks.
+    pub n_layers: usize,
+    /// Hidden width of an expert or feed-forward layer; 0 where the model has none.
+    pub expert_hidden: usize,
+    /// FLOPs of a forward pass a token, head and cross-entropy included.
+    pub forward_flops_per_token: Finite,
+    /// The same up to the final norm.
+    pub forward_flops_per_token_without_head: Finite,
+    /// FLOPs of the forward and backward passes of the whole training.
+    pub training_flops_total: Finite,
+}
+
+impl AtBudget {
+    /// Key in the guide's JSON: `flops_1e9`.
+    pub fn setting(&self) -> String {
+        format!("flops_{:e}", self.budget.get())
+    }
+
+    /// What it uses, in `unit`.
+    pub fn used(&self, unit: BudgetUnit) -> f64 {
+        match unit {
+            BudgetUnit::ForwardFlopsPerToken => self.forward_flops_per_token.get(),
+            BudgetUnit::TrainingFlopsTotal => self.training_flops_total.get(),
+        }
+    }
+}
+
+/// One model under one budget, over all seeds. Estimates are over completed seeds; absent where none completed or one of
+/// them lacks the value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EfficiencyPoint {
+    /// Registered name of the model.
+    pub model: String,
+    /// The budget and the shape.
+    pub at: AtBudget,
+    /// Seeds that completed.
+    pub n_seeds: usize,
+    /// Held-out loss, nats per token.
+    pub nll_nats: Option<Estimate>,
+    /// Held-out perplexity per token.
+    pub token_perplexity: Option<Estimate>,
+    /// Held-out bits per byte.
+    pub bits_per_byte: Option<Estimate>,
+    /// Whether no other point of the same model has as low a mean loss with fewer FLOPs.
+    pub on_front: bool,
+    /// Training FLOPs until the training loss, smoothed over 32 steps, first fell to `target_nats`.
+    pub training_flops_to_target: Option<Estimate>,
+    /// The worst last smoothed training loss under this budget among the completed cells of all models: what all of
+    /// them reached. A loss of training, comparable at equal data only.
+    pub target_nats: Option<Finite>,
+}
+
+/// FLOPs of the second model over those of the first at equal held-out loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EfficiencyRatio {
+    /// The first model.
+    pub model_a: String,
+    /// The second.
+    pub model_b: String,
+    /// Geometric mean of `FLOPs_b / FLOPs_a` over the losses that both fronts reach, logarithms of FLOPs
+    /// interpolated in the loss, which is the logarithm of the perplexity. Above 1, `model_a` takes fewer.
+    pub ratio: Finite,
+    /// Perplexities between which both fronts lie.
+    pub perplexity: [Finite; 2],
+    /// 95 % interval between the quantiles of a bootstrap over seeds, both models' runs of a seed kept together; absent
+    /// for one seed, and where the fronts of a resample do not overlap.
+    pub interval: Option<Interval>,
+    /// Seeds that completed every budget with both models.
+    pub n_seeds: usize,
+}
+
+/// Steps over which a training loss is averaged before it is held against the target.
+const SMOOTHING_STEPS: usize = 32;
+
+/// Points in the order of the cells; empty where no cell has a budget.
+pub(super) fn points(cells: &[Cell], unit: BudgetUnit) -> Vec<EfficiencyPoint> {
+    let mut points: Vec<EfficiencyPoint> = Vec::new();
+    for cell in cells {
+        let Some(at) = cell.at_budget else { continue };
+        let known =
+            |point: &EfficiencyPoint| point.model == cell.model && point.at.budget == at.budget;
+        if !points.iter().any(known) {
+            points.push(point(cells, &cell.model, at));
+        }
+    }
+    let fronts: Vec<bool> = points
+        .iter()
+        .map(|point| is_on_front(point, &points, unit))
+        .collect();
+    for (point, on_front) in points.iter_mut().zip(fronts) {
+        point.on_front = on_front;
+    }
+    points
+}
+
+fn point(cells: &[Cell], model: &str, at: AtBudget) -> EfficiencyPoint {
+    let under = |cell: &&Cell| {
+        cell.outcome == Outcome::Completed
+            && cell
+                .at_budget
+                .is_some_and(|other| other.budget == at.budget)
+    };
+    let last = |cell: &Cell| smoothed(cell)?.last().copied();
+    let target = cells.iter().filter(under).filter_map(last).reduce(f64::max);
+    let of_model: Vec<&Cell> = cells
+        .iter()
+        .filter(under)
+        .filter(|cell| cell.model == model)
+        .collect();
+    let over_seeds = |value: &dyn Fn(&Cell) -> Option<f64>| {
+        let values: Option<Vec<f64>> = of_model.iter().map(|cell| value(cell)).collect();
+        Estimate::of(&values?)
+    };
+    EfficiencyPoint {
+        model: model.to_owned(),
+        at,
+        n_seeds: of_model.len(),
+        nll_nats: over_seeds(&nll),
+        token_perplexity: over_seeds(&|cell| {
+            Some(
+                cell.metrics
+                    .as_ref()?
+                    .evaluation
+                    .as_ref()?
+                    .token_perplexity?
+                    .get(),
+            )
+        }),
+        bits_per_byte: over_seeds(&|cell| {
+            Some(
+                cell.metrics
+                    .as_ref()?
+                    .evaluation
+                    .as_ref()?
+                    .bits_per_byte
+                    .get(),
+            )
+        }),
+        on_front: false,
+        training_flops_to_target: over_seeds(&|cell| flops_to(cell, target?)),
+        target_nats: target.and_then(Finite::new),
+    }
+}
+
+/// Held-out loss, nats per token.
+fn nll(cell: &Cell) -> Option<f64> {
+    Some(cell.metrics.as_ref()?.evaluation.as_ref()?.nll_nats.get())
+}
+
+/// Means of the training loss over the last [`SMOOTHING_STEPS`] steps, from the first step that has as many before it, or
+/// over all steps where there are fewer.
+fn smoothed(cell: &Cell) -> Option<Vec<f64>> {
+    let steps = cell.metrics.as_ref()?.curves.steps();
+    let losses: Vec<f64> = steps.map(|(loss, _)| loss).collect();
+    let window = SMOOTHING_STEPS.min(losses.len()).max(1);
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    Some(losses.windows(window).map(mean).collect())
+}
+
+/// Training FLOPs at the first step after which the smoothed training loss is at most `target`.
+fn flops_to(cell: &Cell, target: f64) -> Option<f64> {
+    let smoothed = smoothed(cell)?;
+    let reached = smoothed.iter().position(|&loss| loss <= target)?;
+    let n_steps = cell.n_steps as usize - smoothed.len() + reached + 1;
+    let a_step = cell.at_budget?.training_flops_total.get() / cell.n_steps as f64;
+    Some(n_steps as f64 * a_step)
+}
+
+/// Whether no other point of its model has fewer FLOPs, or as few, and no higher a loss.
+fn is_on_front(point: &EfficiencyPoint, points: &[EfficiencyPoint], unit: BudgetUnit) -> bool {
+    let place = |point: &EfficiencyPoint| Some((point.at.used(unit), point.nll_nats?.mean));
+    let Some((flops, loss)) = place(point) else {
+        return false;
+    };
+    let others = points.iter().filter(|other| other.model == point.model);
+    !others
+        .filter_map(place)
+        .any(|(f, l)| (f, l) != (flops, loss) && f <= flops && l <= loss)
+}
+
+/// FLOPs of the second model over the first one's; `None` where their fronts do not overlap.
+pub(super) fn ratio(cells: &[Cell], config: &Config) -> Option<EfficiencyRatio> {
+    let (a, b) = (&config.models.a, &config.models.b);
+    let unit = config.efficiency.budget_unit;
+    let budgets = &config.efficiency.flops_budgets;
+    // (ln FLOPs, nats) of one seed, budget by budget; `None` unless it completed all of them that a shape fits.
+    let curve = |model: &str, seed: u64| -> Option<Vec<(f64, f64)>> {
+        let of_seed = |budget: &f64| {
+            cells.iter().find(|cell| {
+                let at = cell.at_budget.map(|at| at.budget) == Finite::new(*budget);
+                at && cell.model == model && cell.seed == seed
+            })
+        };
+        let cells: Vec<&Cell> = budgets.iter().map(of_seed).collect::<Option<_>>()?;
+        let reached = cells
+            .into_iter()
+            .filter(|cell| !matches!(cell.outcome, Outcome::Skipped { .. }));
+        reached
+            .map(|cell| Some((cell.at_budget?.used(unit).ln(), nll(cell)?)))
+            .collect()
+    };
+    let seeds = config.seeds.iter();
+    let pairs: Vec<[Vec<(f64, f64)>; 2]> = seeds
+        .filter_map(|seed| Some([curve(a, seed)?, curve(b, seed)?]))
+        .collect();
+    let at = |chosen: &[usize]| {
+        let mean = |model: usize| mean_curve(chosen.iter().map(|&i| pairs[i][model].as_slice()));
+        log_ratio(&front(&mean(0)), &front(&mean(1)))
+    };
+    let all: Vec<usize> = (0..pairs.len()).collect();
+    let found = at(&all)?;
+    let interval = bootstrap(pairs.len(), config.seeds.first, |chosen| {
+        at(chosen).map(|found| found.log_ratio)
+    });
+    Some(EfficiencyRatio {
+        model_a: a.clone(),
+        model_b: b.clone(),
+        ratio: Finite::new(found.log_ratio.exp())?,
+        perplexity: [
+            Finite::new(found.low.exp())?,
+            Finite::new(found.high.exp())?,
+        ],
+        interval: interval.map(Interval::exp),
+        n_seeds: pairs.len(),
+    })
+}
+
+/// Losses averaged point by point over curves with the same FLOPs.
+fn mean_curve<'a>(curves: impl Iterator<Item = &'a [(f64, f64)]>) -> Vec<(f64, f64)> {
+    let mut sum: Vec<(f64, f64)> = Vec::new();
+    let mut n = 0.0;
+    for curve in curves {
+        n += 1.0;
+        if sum.is_empty() {
+            sum = curve.to_vec();
+        } else {
+            for (total, point) in sum.iter_mut().zip(curve) {
+                total.1 += point.1;
+            }
+        }
+    }
+    sum.into_iter()
+        .map(|(flops, loss)| (flops, loss / n))
+        .collect()
+}
+
+/// The points of a curve that take fewer FLOPs than all with as low a loss, in ascending order of FLOPs: their losses fall.
+fn front(curve: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut curve = curve.to_vec();
+    curve.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut front: Vec<(f64, f64)> = Vec::new();
+    for point in curve {
+        if front.last().is_none_or(|last| point.1 < last.1) {
+            front.push(point);
+        }
+    }
+    front
+}
+
+struct Overlap {
+    /// Mean over the losses that both reach of the difference of the logarithms of FLOPs, second less first.
+    log_ratio: f64,
+    /// Ends of those losses.
+    low: f64,
+    high: f64,
+}
+
+fn log_ratio(a: &[(f64, f64)], b: &[(f64, f64)]) -> Option<Overlap> {
+    let ends = |front: &[(f64, f64)]| Some((front.last()?.1, front.first()?.1));
+    let ((low_a, high_a), (low_b, high_b)) = (ends(a)?, ends(b)?);
+    let (low, high) = (low_a.max(low_b), high_a.min(high_b));
+    if low > high {
+        return None;
+    }
+    let difference = |loss: f64| Some(at_loss(b, loss)? - at_loss(a, loss)?);
+    // Between two neighbouring bends of either curve the difference is a straight line, so that trapezia are exact.
+    let mut bends: Vec<f64> = a.iter().chain(b).map(|point| point.1).collect();
+    bends.extend([low, high]);
+    bends.retain(|bend| (low..=high).contains(bend));
+    bends.sort_by(f64::total_cmp);
+    let mut area = 0.0;
+    for ends in bends.windows(2) {
+        area += (ends[1] - ends[0]) * f64::midpoint(difference(ends[0])?, difference(ends[1])?);
+    }
+    let log_ratio = if high > low {
+        area / (high - low)
+    } else {
+        difference(low)?
+    };
+    Some(Overlap {
+        log_ratio,
+        low,
+        high,
+    })
+}
+
+/// Logarithm of the FLOPs at which a front comes down to `loss`.
+fn at_loss(front: &[(f64, f64)], loss: f64) -> Option<f64> {
+    if let Some(point) = front.iter().find(|point| point.1.total_cmp(&loss).is_eq()) {
+        return Some(point.0);
+    }
+    front
+        .windows(2)
+        .find(|ends| (ends[1].1..=ends[0].1).contains(&loss))
+        .map(|ends| {
+            let part = (ends[0].1 - loss) / (ends[0].1 - ends[1].1);
+            ends[0].0 + part * (ends[1].0 - ends[0].0)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_is_exact_for_curves_that_are_a_factor_apart() {
+        let a = [(1.0, 4.0), (2.0, 3.0), (3.5, 1.0)];
+        let b: Vec<(f64, f64)> = a.iter().map(|&(f, l)| (f + 2_f64.ln(), l)).collect();
+        let found = log_ratio(&front(&a), &front(&b)).unwrap();
+        assert!((found.log_ratio.exp() - 2.0).abs() < 1e-12);
+        assert_eq!((found.low, found.high), (1.0, 4.0));
+        // Swapped, it is the reciprocal.
+        let swapped = log_ratio(&front(&b), &front(&a)).unwrap();
+        assert!((swapped.log_ratio.exp() - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_ratio_is_the_mean_over_the_losses_that_both_reach() {
+        // From 3 to 2: the difference goes from 1 to 2 on a straight line.
+        let a = [(0.0, 4.0), (2.0, 2.0)];
+        let b = [(2.0, 3.0), (4.0, 2.0), (5.0, 1.0)];
+        let found = log_ratio(&a, &b).unwrap();
+        assert!((found.log_ratio - 1.5).abs() < 1e-12);
+        assert_eq!((found.low, found.high), (2.0, 3.0));
+        assert!(
+            log_ratio(&a, &[(0.0, 1.5), (1.0, 1.0)]).is_none(),
+            "nothing in common"
+        );
+        assert!(log_ratio(&[], &b).is_none());
+        let touching = log_ratio(&a, &[(3.0, 2.0), (4.0, 1.0)]).unwrap();
+        assert!((touching.log_ratio - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_front_leaves_out_what_costs_more_and_gains_nothing() {
+        let curve = [(1.0, 3.0), (2.0, 3.0), (3.0, 3.5), (4.0, 2.0), (4.0, 2.5)];
+        assert_eq!(front(&curve), [(1.0, 3.0), (4.0, 2.0)]);
+    }
+
+    #[test]
+    fn curves_are_averaged_point_by_point() {
+        let curves = [vec![(1.0, 2.0), (2.0, 1.0)], vec![(1.0, 4.0), (2.0, 2.0)]];
+        let mean = mean_curve(curves.iter().map(Vec::as_slice));
+        assert_eq!(mean, [(1.0, 3.0), (2.0, 1.5)]);
+    }
+}

@@ -1,0 +1,129 @@
+//! The benchmarking guide's JSON of the efficiency benchmark: budget -> model -> values.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{EfficiencyPoint, RunRecord};
+use crate::{Error, Result};
+
+const PREFIX: &str = "flops_";
+
+/// Values of one model under one budget: means over completed seeds, `null` where none completed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EfficiencyEntry {
+    /// Held-out perplexity per token.
+    pub ppl: Option<f64>,
+    /// FLOPs of a forward pass a token, head included.
+    pub avg_flops_per_token: f64,
+    /// The same without the head; this and what follows is more than the guide has.
+    #[serde(default)]
+    pub flops_per_token_without_head: Option<f64>,
+    /// FLOPs of the whole training.
+    #[serde(default)]
+    pub training_flops_total: Option<f64>,
+    /// Held-out bits per byte.
+    #[serde(default)]
+    pub bits_per_byte: Option<f64>,
+    /// Completed seeds.
+    #[serde(default)]
+    pub n_seeds: Option<usize>,
+    /// Ends of the 95 % t interval of `ppl`.
+    #[serde(default)]
+    pub ci95: Option<[f64; 2]>,
+    /// Whether the model has no point with fewer FLOPs and as low a loss.
+    #[serde(default)]
+    pub on_front: Option<bool>,
+}
+
+/// The efficiency results in the guide's shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EfficiencyGuide {
+    /// Budget and, by model name, its values, in ascending order of budgets.
+    pub budgets: Vec<(f64, Vec<(String, EfficiencyEntry)>)>,
+}
+
+impl EfficiencyGuide {
+    /// The points of a record, without those of models that are not causal.
+    pub fn new(record: &RunRecord) -> Self {
+        let entry = |point: &EfficiencyPoint| {
+            let ppl = point.token_perplexity;
+            let interval = ppl.and_then(|ppl| ppl.interval);
+            EfficiencyEntry {
+                ppl: ppl.map(|ppl| ppl.mean),
+                avg_flops_per_token: point.at.forward_flops_per_token.get(),
+                flops_per_token_without_head: Some(
+                    point.at.forward_flops_per_token_without_head.get(),
+                ),
+                training_flops_total: Some(point.at.training_flops_total.get()),
+                bits_per_byte: point.bits_per_byte.map(|it| it.mean),
+                n_seeds: Some(point.n_seeds),
+                ci95: interval.map(|interval| [interval.low, interval.high]),
+                on_front: Some(point.on_front),
+            }
+        };
+        let mut budgets: Vec<(f64, Vec<(String, EfficiencyEntry)>)> = Vec::new();
+        let causal = record.efficiency.iter();
+        for point in causal.filter(|point| record.is_causal(&point.model)) {
+            let budget = point.at.budget.get();
+            let named = (point.model.clone(), entry(point));
+            match budgets
+                .iter_mut()
+                .find(|(known, _)| known.total_cmp(&budget).is_eq())
+            {
+                Some((_, models)) => models.push(named),
+                None => budgets.push((budget, vec![named])),
+            }
+        }
+        Self { budgets }
+    }
+
+    /// The guide's JSON: budget -> model -> values.
+    pub fn to_json(&self) -> Value {
+        let budget = |(budget, models): &(f64, Vec<(String, EfficiencyEntry)>)| {
+            let models = models.iter();
+            let models: Map<String, Value> = models
+                .map(|(name, entry)| (name.clone(), serde_json::json!(entry)))
+                .collect();
+            (format!("{PREFIX}{budget:e}"), Value::Object(models))
+        };
+        Value::Object(self.budgets.iter().map(budget).collect())
+    }
+
+    /// Whether a document has keys of this shape.
+    pub(super) fn looks_like(json: &Value) -> bool {
+        let root = json.as_object();
+        root.is_some_and(|root| root.keys().any(|key| key.starts_with(PREFIX)))
+    }
+
+    /// Reads the guide's shape.
+    pub(super) fn from_json(json: Value, path: &Path) -> Result<Self> {
+        let bad = |problem: String| {
+            Error::bad_input(
+                path.display().to_string(),
+                problem,
+                "give a file that `bkbench run --output` wrote",
+            )
+        };
+        let root: Map<String, Value> =
+            serde_json::from_value(json).map_err(|error| bad(error.to_string()))?;
+        let budget = |(key, models): (String, Value)| {
+            let number = key.strip_prefix(PREFIX).and_then(|it| it.parse().ok());
+            let number = number.filter(|number: &f64| number.is_finite() && *number > 0.0);
+            let number = number.ok_or_else(|| bad(format!("key '{key}' is no budget")))?;
+            let models: Map<String, Value> =
+                serde_json::from_value(models).map_err(|error| bad(format!("{key}: {error}")))?;
+            let model = |(name, entry): (String, Value)| {
+                let entry = serde_json::from_value(entry);
+                let entry = entry.map_err(|error| bad(format!("{key}, {name}: {error}")))?;
+                Ok((name, entry))
+            };
+            let models = models.into_iter().map(model).collect::<Result<_>>()?;
+            Ok((number, models))
+        };
+        let mut budgets: Vec<_> = root.into_iter().map(budget).collect::<Result<_>>()?;
+        budgets.sort_by(|(a, _): &(f64, _), (b, _)| a.total_cmp(b));
+        Ok(Self { budgets })
+    }
+}

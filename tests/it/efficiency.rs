@@ -1,0 +1,341 @@
+//! The efficiency benchmark: shapes under budgets, what is derived from their cells, and the files it leaves.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use bkbench::accounting::FairFLOPsCounter;
+use bkbench::config::{Benchmark, BudgetUnit, Config, ModelConfig};
+use bkbench::models::budget::fit;
+use bkbench::models::registry::{Architecture, ModelShape};
+use bkbench::models::{BatchShape, LanguageModel};
+use bkbench::report::efficiency::table;
+use bkbench::report::plot::efficiency::{Options, draw};
+use bkbench::results::{
+    AtBudget, Evaluation, Finite, Outcome, ResultsFile, RunRecord, comparisons,
+};
+
+use crate::{made_up, support};
+
+const TEXT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/data/pride_and_prejudice.txt"
+);
+const VOCAB: usize = 256;
+const SEQ_LEN: usize = 512;
+
+fn forward(shape: &ModelShape) -> f64 {
+    shape.forward_flops_per_token(SEQ_LEN).with_head
+}
+
+// ---- shapes ----
+
+#[test]
+fn a_shape_is_at_most_five_percent_under_its_budget_and_in_proportion() {
+    let config = ModelConfig::default();
+    for model in Architecture::ALL {
+        for budget in [5e5, 1e6, 2e6, 3.7e7] {
+            let fit = fit(model, &config, VOCAB, budget, forward).unwrap();
+            let used = forward(&fit.shape) / budget;
+            assert!(fit.is_within, "{model:?} {budget:e}: {used}");
+            assert!((0.95..=1.0).contains(&used), "{model:?} {budget:e}: {used}");
+            let slender = fit.shape.d_model as f64 / fit.shape.n_layers as f64 / (256.0 / 6.0);
+            assert!((0.5..=2.0).contains(&slender), "{:?}", fit.shape);
+            assert_eq!(fit.shape.d_model % 4, 0);
+        }
+    }
+}
+
+#[test]
+fn the_nearest_shape_is_named_where_none_is_within_a_budget() {
+    let config = ModelConfig::default();
+    for model in [Architecture::ResNetBk, Architecture::Mamba] {
+        let small = fit(model, &config, VOCAB, 1e3, forward).unwrap();
+        assert!(!small.is_within);
+        assert_eq!((small.shape.n_layers, small.shape.d_model), (2, 44));
+        let large = fit(model, &config, VOCAB, 1e14, forward).unwrap();
+        assert!(!large.is_within);
+        assert_eq!((large.shape.n_layers, large.shape.d_model), (48, 4096));
+    }
+}
+
+#[test]
+fn what_a_shape_is_said_to_take_is_what_its_model_registers() {
+    let config = ModelConfig::default();
+    let tokens = BatchShape {
+        batch: 1,
+        seq_len: 128,
+    };
+    let ids: Vec<u32> = (0..128).map(|i| i * 37 % 256).collect();
+    for model in [Architecture::ResNetBk, Architecture::Mamba] {
+        let cost = |shape: &ModelShape| shape.forward_flops_per_token(128).with_head;
+        let fit = fit(model, &config, VOCAB, 4e5, cost).unwrap();
+        let built = LanguageModel::new(&fit.shape, 1, &support::cpu());
+        let counted = FairFLOPsCounter::default()
+            .count(&built, &ids, tokens)
+            .unwrap();
+        assert_eq!(counted as f64, cost(&fit.shape) * 128.0, "{model:?}");
+        assert!((0.95 * 4e5..=4e5).contains(&(counted as f64 / 128.0)));
+    }
+}
+
+// ---- what is derived ----
+
+/// Perplexity of `resnetbk` falls as e^3, e^2.5, e^2 over budgets of 1e6, 2e6, 4e6 FLOPs; `mamba` takes `factor` times
+/// the FLOPs for each of them. A little noise of the seed cancels in pairs.
+fn record(factor: f64) -> RunRecord {
+    let mut config = Config::resolve(Some("smoke"), None, toml::Table::new()).unwrap();
+    config.benchmark = Benchmark::Efficiency;
+    config.efficiency.flops_budgets = vec![1e6, 2e6, 4e6];
+    config.models.control = None;
+    config.seeds.count = 5;
+    let template = made_up::of_config(config.clone(), 40, false);
+    let mut record = RunRecord {
+        cells: Vec::new(),
+        ..template.clone()
+    };
+    let finite = |value| Finite::new(value).unwrap();
+    for (i, &budget) in config.efficiency.flops_budgets.iter().enumerate() {
+        for cell in &template.cells {
+            let is_b = cell.model == "mamba";
+            let forward = 0.97 * budget * if is_b { factor } else { 1.0 };
+            let mut cell = cell.clone();
+            let loss = 3.0 - 0.5 * i as f64 + 0.01 * (cell.seed as f64 - 44.0);
+            cell.id = format!("{} {budget:e} {}", cell.model, cell.seed);
+            cell.at_budget = Some(AtBudget {
+                budget: finite(budget),
+                d_model: 64,
+                n_layers: 2,
+                expert_hidden: 8,
+                forward_flops_per_token: finite(forward),
+                forward_flops_per_token_without_head: finite(0.9 * forward),
+                training_flops_total: finite(40.0 * 3.0 * forward),
+            });
+            let metrics = cell.metrics.as_mut().unwrap();
+            metrics.evaluation = Some(Evaluation::new(loss * 4096.0, 4096, 4096, 512).unwrap());
+            record.push(cell);
+        }
+    }
+    record
+}
+
+#[test]
+fn the_ratio_of_flops_at_equal_perplexity_comes_back() {
+    for factor in [0.5, 1.0, 1.7] {
+        let record = record(factor);
+        let ratio = record.efficiency_ratio.clone().unwrap();
+        assert!((ratio.ratio.get() - factor).abs() < 1e-9, "{ratio:?}");
+        // Both models of a seed share its noise.
+        let interval = ratio.interval.unwrap();
+        assert!(interval.high - interval.low < 1e-9, "{interval:?}");
+        assert_eq!(ratio.n_seeds, 5);
+        let [low, high] = ratio.perplexity.map(Finite::get);
+        assert!((low - 2_f64.exp()).abs() < 1e-9 && (high - 3_f64.exp()).abs() < 1e-9);
+        // Written and read, it is the same.
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<RunRecord>(&text).unwrap(), record);
+    }
+}
+
+#[test]
+fn noise_that_pairs_do_not_share_widens_the_interval_and_a_missing_seed_is_left_out() {
+    let original = record(1.5);
+    let shaken = made_up::changed(&original, |cell| {
+        let evaluation = cell.metrics.as_mut().unwrap().evaluation.as_mut().unwrap();
+        if cell.model == "mamba" {
+            let noise = 0.02 * (cell.seed as f64 * 7.0 % 5.0 - 2.0);
+            let loss = evaluation.nll_nats.get() + noise;
+            *evaluation = Evaluation::new(loss * 4096.0, 4096, 4096, 512).unwrap();
+        }
+        true
+    });
+    let interval = shaken.efficiency_ratio.clone().unwrap().interval.unwrap();
+    let ratio = shaken.efficiency_ratio.unwrap().ratio.get();
+    assert!(
+        interval.low < ratio && ratio < interval.high,
+        "{interval:?}"
+    );
+    assert!((1.4..1.6).contains(&ratio), "{ratio}");
+
+    let broken = made_up::changed(&original, |cell| {
+        if cell.seed == 43 && cell.model == "mamba" {
+            cell.outcome = Outcome::OutOfMemory {
+                requested_bytes: None,
+            };
+            cell.metrics = None;
+        }
+        true
+    });
+    assert_eq!(broken.efficiency_ratio.unwrap().n_seeds, 4);
+}
+
+#[test]
+fn there_is_no_ratio_where_the_fronts_share_no_perplexity() {
+    let apart = made_up::changed(&record(1.0), |cell| {
+        if cell.model == "mamba" {
+            let evaluation = cell.metrics.as_mut().unwrap().evaluation.as_mut().unwrap();
+            *evaluation =
+                Evaluation::new((evaluation.nll_nats.get() + 2.0) * 4096.0, 4096, 4096, 512)
+                    .unwrap();
+        }
+        true
+    });
+    assert!(apart.efficiency_ratio.is_none());
+    assert!(table(&apart).unwrap().contains("No efficiency ratio"));
+}
+
+#[test]
+fn a_point_that_costs_more_and_gains_nothing_is_off_the_front() {
+    let record = made_up::changed(&record(1.0), |cell| {
+        if cell.model == "mamba" && cell.at_budget.unwrap().budget.get() == 4e6 {
+            let metrics = cell.metrics.as_mut().unwrap();
+            metrics.evaluation = Some(Evaluation::new(3.5 * 4096.0, 4096, 4096, 512).unwrap());
+        }
+        true
+    });
+    let off: Vec<(&str, f64)> = record
+        .efficiency
+        .iter()
+        .filter(|point| !point.on_front)
+        .map(|point| (point.model.as_str(), point.at.budget.get()))
+        .collect();
+    assert_eq!(off, [("mamba", 4e6)]);
+    let options = |annotate_pareto| Options {
+        flops_budgets: Vec::new(),
+        annotate_pareto,
+        show_confidence_intervals: true,
+    };
+    let file = ResultsFile::Record(Box::new(record));
+    assert!(
+        draw(&file, &options(true))
+            .unwrap()
+            .svg
+            .contains("off its front")
+    );
+    assert!(!draw(&file, &options(false)).unwrap().svg.contains("front"));
+}
+
+#[test]
+fn budgets_are_settings_of_their_own_in_summaries_and_comparisons() {
+    let record = record(1.0);
+    assert_eq!(record.summaries.len(), 3 * 2);
+    assert!(record.summaries.iter().all(|summary| summary.n_seeds == 5));
+    let settings: Vec<String> = comparisons(&record)
+        .into_iter()
+        .map(|comparison| comparison.setting)
+        .collect();
+    assert_eq!(settings, ["flops_1e6", "flops_2e6", "flops_4e6"]);
+    assert!(record.limits.is_empty(), "no length was varied");
+}
+
+#[test]
+fn flops_to_the_target_are_those_at_which_the_slowest_model_got_there() {
+    let record = record(1.0);
+    for point in &record.efficiency {
+        let to_target = point.training_flops_to_target.unwrap().mean;
+        let total = point.at.training_flops_total.get();
+        assert!(to_target > 0.0 && to_target <= total, "{point:?}");
+    }
+}
+
+// ---- from the command line ----
+
+fn bkbench(dir: &Path, line: &str) -> std::process::Output {
+    let mut command = Command::cargo_bin("bkbench").unwrap();
+    command
+        .current_dir(dir)
+        .env("BKBENCH_CACHE", dir.join("cache"))
+        .args(line.split_whitespace());
+    command.output().unwrap()
+}
+
+const TINY: &str = "
+[data]
+tokenizer = \"bytes\"
+eval_tokens = 512
+[efficiency]
+seq_len = 64
+batch_size = 2
+";
+
+#[test]
+fn a_run_leaves_points_within_their_budgets_the_guides_file_and_a_plot() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tiny.toml"), TINY).unwrap();
+    let output = bkbench(
+        dir.path(),
+        &format!(
+            "run --benchmark efficiency --config tiny.toml --text {TEXT} --steps 2 --num_seeds 1 --device cpu --quiet \
+             --flops_budgets 1e2 4e5 8e5 --output guide.json"
+        ),
+    );
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let folder = stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("results: "));
+    let folder = dir.path().join(folder.unwrap());
+    let record = RunRecord::load(&folder).unwrap();
+    assert_eq!(record.cells.len(), 3 * 2, "budgets x models");
+    for cell in &record.cells {
+        let at = cell.at_budget.unwrap();
+        if at.budget.get() == 1e2 {
+            assert_eq!(cell.outcome.name(), "skipped", "{}", cell.model);
+            continue;
+        }
+        assert_eq!(cell.outcome, Outcome::Completed);
+        let used = at.used(BudgetUnit::ForwardFlopsPerToken) / at.budget.get();
+        assert!((0.95..=1.0).contains(&used), "{}: {used}", cell.model);
+        let ratio = at.training_flops_total.get() / at.forward_flops_per_token.get() / 256.0;
+        assert!((2.9..3.1).contains(&ratio), "{ratio}");
+    }
+    assert!(folder.join("efficiency.svg").exists());
+    assert!(!folder.join("stability.svg").exists());
+
+    let guide = std::fs::read_to_string(dir.path().join("guide.json")).unwrap();
+    let guide: serde_json::Value = serde_json::from_str(&guide).unwrap();
+    let entry = &guide["flops_4e5"]["mamba"];
+    assert!(entry["ppl"].as_f64().unwrap() > 1.0);
+    let flops = entry["avg_flops_per_token"].as_f64().unwrap();
+    assert!((0.95 * 4e5..=4e5).contains(&flops));
+    for source in ["guide.json".into(), folder.display().to_string()] {
+        let line = format!(
+            "plot efficiency --results_file {source} --output plot.pdf --flops_budgets 4e5 8e5 --annotate_pareto true"
+        );
+        let output = bkbench(dir.path(), &line);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    for line in [
+        "plot efficiency --results_file guide.json --output plot.svg --flops_budgets 7e7",
+        "plot quantization --results_file guide.json --output plot.svg",
+        "plot stability --results_file guide.json --output plot.svg",
+    ] {
+        let output = bkbench(dir.path(), line);
+        assert_eq!(output.status.code(), Some(2), "{line}");
+    }
+    assert!(!dir.path().join("plot.svg").exists());
+}
+
+#[test]
+fn budgets_of_whole_trainings_need_their_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let unit = "[efficiency]\nbudget_unit = \"training_flops_total\"\nflops_budgets = [3e12]\n[data]\ntokenizer = \"bytes\"\n";
+    std::fs::write(dir.path().join("total.toml"), unit).unwrap();
+    let line = "run --benchmark efficiency --config total.toml --dry_run";
+    let refused = bkbench(dir.path(), line);
+    assert_eq!(refused.status.code(), Some(2));
+    let planned = bkbench(dir.path(), &format!("{line} --steps 300"));
+    assert!(
+        planned.status.success(),
+        "{}",
+        String::from_utf8_lossy(&planned.stderr)
+    );
+    let planned = String::from_utf8(planned.stdout).unwrap();
+    // 3e12 over 300 steps of 8 x 512 is 2,441,406 a token, forward and backward.
+    assert!(planned.contains("mamba under 3e12 FLOPs"), "{planned}");
+    assert!(!planned.contains("skipped"), "{planned}");
+}
