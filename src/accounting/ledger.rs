@@ -8,7 +8,7 @@
 use crate::config::Precision;
 use crate::models::BatchShape;
 use crate::models::registry::{Architecture, ModelShape};
-use crate::ops::selective_scan;
+use crate::ops::{attention, selective_scan};
 use crate::results::MemoryLedger;
 use crate::units::Bytes;
 
@@ -147,6 +147,15 @@ fn passing_words(shape: &ModelShape, tokens: BatchShape, tensors: Tensors) -> us
                 }
             }
         }
+        // The block's input; queries, keys and values together.
+        (Architecture::Transformer, Tensors::OnAdapter) => {
+            n_tokens * (d + 3 * shape.attention_width())
+        }
+        (Architecture::Transformer, Tensors::OnHeap) => {
+            // Queries, keys, values and what was made of them; scores on both sides of a step of their softmax.
+            let around = n_tokens * (d + 4 * shape.attention_width());
+            around + 2 * attention_scores(shape, tokens)
+        }
         // The block's input and both its branches.
         (_, Tensors::OnAdapter) => 3 * n_tokens * d,
         (_, Tensors::OnHeap) => {
@@ -199,6 +208,16 @@ fn saved_by_layer(shape: &ModelShape, work: Workload, tensors: Tensors) -> u64 {
                 + factor(n_tokens * (normalised + gated))
                 + copy(n_tokens * (inner + shape.dt_rank) + weights)
         }
+        Architecture::Transformer => {
+            let (inner, hidden) = (shape.attention_width(), shape.expert_hidden);
+            // Either branch has its norm. Queries, keys, values; of the hidden width what goes into the nonlinearity,
+            // its argument and a factor of that, the sigmoid; sines and cosines.
+            let angles = work.segment * shape.head_width();
+            bytes(n_tokens * (2 * around + 3 * inner + 4 * hidden) + angles)
+                // For products alone: either norm, the mixture of values, what comes out of the nonlinearity.
+                + factor(n_tokens * (2 * normalised + inner + hidden))
+                + copy(2 * d * (2 * inner + hidden))
+        }
         Architecture::ResNetBk
         | Architecture::NoMixer
         | Architecture::ResNetBkMh
@@ -222,6 +241,12 @@ fn saved_by_layer(shape: &ModelShape, work: Workload, tensors: Tensors) -> u64 {
     }
 }
 
+/// Words of the scores of attention that exist at once in one tensor.
+fn attention_scores(shape: &ModelShape, tokens: BatchShape) -> usize {
+    let n_heads = tokens.batch * shape.n_heads();
+    n_heads * attention::query_rows(n_heads, tokens.seq_len) * tokens.seq_len
+}
+
 /// Rows of all experts when the routing is balanced: padding in quarter steps between powers of two adds
 /// between none and a quarter, a tenth on average.
 fn padded(rows: usize) -> usize {
@@ -232,7 +257,7 @@ fn padded(rows: usize) -> usize {
 fn state_words(shape: &ModelShape) -> usize {
     match shape.architecture {
         Architecture::Mamba => shape.d_inner() * (shape.d_conv - 1 + shape.d_state),
-        Architecture::ResNetBkPublished => 0,
+        Architecture::ResNetBkPublished | Architecture::Transformer => 0,
         _ => 2 * shape.n_heads(),
     }
 }
@@ -242,6 +267,7 @@ fn n_parameter_tensors(shape: &ModelShape) -> usize {
     let block = match shape.architecture {
         Architecture::Mamba => 9 + 2 * usize::from(shape.projection_bias),
         Architecture::ResNetBkMh => 9 + 4 * shape.n_experts,
+        Architecture::Transformer => 5,
         _ => 7 + 4 * shape.n_experts,
     };
     2 + shape.n_layers * (1 + block)

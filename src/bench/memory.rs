@@ -84,6 +84,7 @@ fn judge(reason: &str, needs: Bytes, have: Option<Bytes>) -> Option<Outcome> {
 pub(super) fn widest_activation(shape: &ModelShape) -> usize {
     match shape.architecture {
         Architecture::Mamba => 2 * shape.d_inner(),
+        Architecture::Transformer => (3 * shape.attention_width()).max(shape.expert_hidden),
         _ => shape.d_model.max(shape.expert_hidden),
     }
 }

@@ -33,9 +33,8 @@ impl<'a> Decoder<'a> {
         if decoder.states.iter().any(is_empty) {
             return Err(Error::bad_input(
                 "this model",
-                "carries no state from one token to the next and sees the tokens it is to predict, so it cannot \
-                 write text",
-                "generate from a causal model",
+                "carries no state of fixed size from one token to the next, so it cannot write text token by token",
+                "generate from a model that carries a state, such as mamba or resnetbk",
             ));
         }
         if prompt.is_empty() {

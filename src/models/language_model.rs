@@ -301,8 +301,17 @@ impl LanguageModel {
             .dropout
             .apply(output.branch, index as u16 + 1, how.shape.seq_len);
         let n = how.shape.n_tokens() * h.dims()[1];
+        let mut h = ledger::counted(h + branch, Op::Add { n });
+        if let Some(feed_forward) = layer.block.feed_forward() {
+            let stream = ledger::shared(h, 2);
+            let branch = feed_forward.forward(stream.clone(), &pass)?;
+            // Masks of its own: those after the layers'.
+            let mask = (self.layers.len() + index) as u16 + 1;
+            let branch = how.dropout.apply(branch, mask, how.shape.seq_len);
+            h = ledger::counted(stream + branch, Op::Add { n });
+        }
         Ok(LayerOutput {
-            h: ledger::counted(h + branch, Op::Add { n }),
+            h,
             state: output.state,
             routing: output.routing,
         })

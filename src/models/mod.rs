@@ -19,6 +19,7 @@ pub mod registry;
 pub mod resnetbk;
 pub mod safetensors;
 pub mod stored;
+pub mod transformer;
 pub mod weights;
 
 use burn::module::Module;
@@ -32,6 +33,7 @@ pub use quantised::{Family, Size};
 use crate::Result;
 use crate::config::Precision;
 use quantised::Part;
+use transformer::FeedForward;
 
 /// How `[tokens, d_model]` folds into sequences: `tokens = batch * seq_len`, sequences one after another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +82,7 @@ pub enum BlockState {
         /// State of the scan, `[batch, d_inner, d_state]`.
         scan: Tensor<3>,
     },
-    /// Of a model that sees whole sequences only.
+    /// Of a model that takes whole sequences only.
     Empty,
 }
 
@@ -190,6 +192,11 @@ pub trait SequenceBlock: Module {
     /// # Errors
     /// Shapes that do not fit, or a device that fails.
     fn forward(&self, x: Tensor<2>, state: BlockState, pass: &Pass<'_>) -> Result<BlockOutput>;
+
+    /// The layer's second residual branch, where it has one.
+    fn feed_forward(&self) -> Option<&FeedForward> {
+        None
+    }
 
     /// The parameters that can be quantised, with their paths in the block.
     fn parts(&mut self) -> Vec<Part<'_>>;

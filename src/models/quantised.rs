@@ -42,6 +42,14 @@ pub enum Family {
     Potential,
     /// ResNet-BK: out of the resolvent.
     Output,
+    /// Transformer: queries, keys and values.
+    AttentionIn,
+    /// Transformer: out of the attention.
+    AttentionOut,
+    /// Transformer: first matrix of the feed-forward network.
+    FeedForwardUp,
+    /// Transformer: second matrix of the feed-forward network.
+    FeedForwardDown,
 }
 
 impl Family {
@@ -59,6 +67,10 @@ impl Family {
             Self::ExpertsDown => "experts.down",
             Self::Potential => "potential",
             Self::Output => "output",
+            Self::AttentionIn => "attention.in",
+            Self::AttentionOut => "attention.out",
+            Self::FeedForwardUp => "feed_forward.up",
+            Self::FeedForwardDown => "feed_forward.down",
         }
     }
 

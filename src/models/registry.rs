@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::mamba::MambaBlock;
 use super::quantised::Part;
 use super::resnetbk::ResNetBkBlock;
+use super::transformer::{FeedForward, TransformerBlock};
 use super::{BatchShape, BlockOutput, BlockState, Initialiser, Pass, SequenceBlock};
 use crate::config::{MatchBasis, ModelConfig, TrainConfig};
 use crate::ops::ledger::Op;
@@ -32,6 +33,9 @@ pub enum Architecture {
     /// router. Not causal.
     #[serde(rename = "resnetbk-published")]
     ResNetBkPublished,
+    /// Causal pre-norm Transformer: rotary positions, GELU.
+    #[serde(rename = "transformer")]
+    Transformer,
 }
 
 /// What a model hands from one segment of a sequence to the next.
@@ -45,12 +49,13 @@ pub enum Carry {
 
 impl Architecture {
     /// All registered models.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ResNetBk,
         Self::Mamba,
         Self::NoMixer,
         Self::ResNetBkMh,
         Self::ResNetBkPublished,
+        Self::Transformer,
     ];
 
     /// Name in flags, configs and results.
@@ -61,6 +66,7 @@ impl Architecture {
             Self::Mamba => "mamba",
             Self::ResNetBkMh => "resnetbk-mh",
             Self::ResNetBkPublished => "resnetbk-published",
+            Self::Transformer => "transformer",
         }
     }
 
@@ -82,7 +88,7 @@ impl Architecture {
     pub fn carry(self) -> Carry {
         match self {
             Self::ResNetBk | Self::NoMixer | Self::Mamba | Self::ResNetBkMh => Carry::Finite,
-            Self::ResNetBkPublished => Carry::None,
+            Self::ResNetBkPublished | Self::Transformer => Carry::None,
         }
     }
 
@@ -110,6 +116,7 @@ impl Architecture {
             Self::ResNetBk | Self::NoMixer | Self::ResNetBkMh | Self::ResNetBkPublished => {
                 Block::ResNetBk(ResNetBkBlock::new(init, shape))
             }
+            Self::Transformer => Block::Transformer(TransformerBlock::new(init, shape)),
         }
     }
 }
@@ -125,6 +132,8 @@ pub enum Block {
     ResNetBk(ResNetBkBlock),
     /// `mamba`.
     Mamba(MambaBlock),
+    /// `transformer`.
+    Transformer(TransformerBlock),
 }
 
 impl SequenceBlock for Block {
@@ -132,6 +141,7 @@ impl SequenceBlock for Block {
         match self {
             Self::ResNetBk(block) => block.initial_state(batch, device),
             Self::Mamba(block) => block.initial_state(batch, device),
+            Self::Transformer(block) => block.initial_state(batch, device),
         }
     }
 
@@ -139,6 +149,14 @@ impl SequenceBlock for Block {
         match self {
             Self::ResNetBk(block) => block.forward(x, state, pass),
             Self::Mamba(block) => block.forward(x, state, pass),
+            Self::Transformer(block) => block.forward(x, state, pass),
+        }
+    }
+
+    fn feed_forward(&self) -> Option<&FeedForward> {
+        match self {
+            Self::Transformer(block) => block.feed_forward(),
+            Self::ResNetBk(_) | Self::Mamba(_) => None,
         }
     }
 
@@ -146,6 +164,7 @@ impl SequenceBlock for Block {
         let (name, parts) = match self {
             Self::ResNetBk(block) => ("ResNetBk", block.parts()),
             Self::Mamba(block) => ("Mamba", block.parts()),
+            Self::Transformer(block) => ("Transformer", block.parts()),
         };
         parts.into_iter().map(|part| part.within(name)).collect()
     }
@@ -185,7 +204,7 @@ pub struct ModelShape {
     pub n_experts: usize,
     /// ResNet-BK: experts a token is sent to.
     pub top_k: usize,
-    /// ResNet-BK: hidden width of an expert, found by matching.
+    /// Found by matching: ResNet-BK's hidden width of an expert, the Transformer's of its feed-forward network.
     pub expert_hidden: usize,
 }
 
@@ -239,12 +258,24 @@ impl ModelShape {
         self.expand * self.d_model
     }
 
-    /// ResNet-BK: independent resolvents.
+    /// ResNet-BK: independent resolvents. Transformer: heads of attention, about 32 wide.
     pub fn n_heads(&self) -> usize {
         match self.architecture {
             Architecture::ResNetBkMh => self.d_model / 4,
+            Architecture::Transformer => (self.d_model / 32).max(1),
             _ => 1,
         }
+    }
+
+    /// Transformer: width of a head, even because positions turn pairs of its numbers.
+    pub fn head_width(&self) -> usize {
+        let width = self.d_model.div_ceil(self.n_heads());
+        width.next_multiple_of(2)
+    }
+
+    /// Transformer: width of all heads, `d_model` wherever that divides.
+    pub fn attention_width(&self) -> usize {
+        self.n_heads() * self.head_width()
     }
 
     /// Counts by formula; a test compares them with the built module.
@@ -252,6 +283,10 @@ impl ModelShape {
         let (block, active) = match self.architecture {
             Architecture::Mamba => {
                 let n = MambaBlock::n_parameters(self);
+                (n, n)
+            }
+            Architecture::Transformer => {
+                let n = TransformerBlock::n_parameters(self);
                 (n, n)
             }
             _ => (
@@ -279,6 +314,7 @@ impl ModelShape {
         let n = rows * width;
         let block = match self.architecture {
             Architecture::Mamba => MambaBlock::forward_ops(self, tokens),
+            Architecture::Transformer => TransformerBlock::forward_ops(self, tokens),
             _ => ResNetBkBlock::forward_ops(self, tokens),
         };
         let around = [norm, Op::Add { n }].map(|op| (op.category(), op));
@@ -331,8 +367,8 @@ impl ModelShape {
     }
 }
 
-/// Length of the sequences at which FLOPs are matched. What a sequence costs beside its tokens is too little for
-/// any other length to matter.
+/// Length of the sequences at which FLOPs are matched. Another length matters to attention alone, whose cost of a
+/// token grows with it.
 const MATCHED_SEQ_LEN: usize = 512;
 
 /// Shapes for `models` at equal `d_model` and `n_layers`, the free width solved so that each comes as
@@ -369,7 +405,8 @@ pub fn matched_shapes(
         Architecture::ResNetBk
         | Architecture::NoMixer
         | Architecture::ResNetBkMh
-        | Architecture::ResNetBkPublished => {
+        | Architecture::ResNetBkPublished
+        | Architecture::Transformer => {
             // The count is linear in the hidden width.
             let slope = size(architecture, 2) - size(architecture, 1);
             let fixed = size(architecture, 1) - slope;

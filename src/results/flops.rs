@@ -42,6 +42,8 @@ pub enum FlopsCategory {
     Convolution,
     /// Recurrences along the sequence.
     StateUpdates,
+    /// Every position with those before it.
+    Attention,
     /// Nonlinearities.
     Activations,
     /// Normalisations.
@@ -58,11 +60,12 @@ pub enum FlopsCategory {
 
 impl FlopsCategory {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Embedding,
         Self::MatrixProducts,
         Self::Convolution,
         Self::StateUpdates,
+        Self::Attention,
         Self::Activations,
         Self::Normalization,
         Self::Routing,
@@ -78,6 +81,7 @@ impl FlopsCategory {
             Self::MatrixProducts => "matrix_products",
             Self::Convolution => "convolution",
             Self::StateUpdates => "state_updates",
+            Self::Attention => "attention",
             Self::Activations => "activations",
             Self::Normalization => "normalization",
             Self::Routing => "routing",

@@ -6,8 +6,8 @@ use crate::config::{Config, ModelConfig, TrainConfig};
 use crate::data::{Batches, Tokens};
 use crate::hardware::Hardware;
 use crate::math::oracle::{
-    Counting, causal_conv, embedding, layers, linear_cross_entropy, operations, optimiser,
-    resolvent_diag, resolvent_diag_bidirectional, selective_scan,
+    Counting, attention, causal_conv, embedding, layers, linear_cross_entropy, operations,
+    optimiser, resolvent_diag, resolvent_diag_bidirectional, selective_scan,
 };
 use crate::math::random::{Coordinate, Purpose, normal_vec, words};
 use crate::models::registry::{ModelShape, matched_shapes};
@@ -288,6 +288,43 @@ pub fn count(op: Op, pass: FlopsPass) -> u64 {
                 pass,
                 || problem.forward(),
                 |full| problem.published_of(&full, &d_full),
+            )
+        }
+        Op::Attention {
+            batch,
+            seq,
+            heads,
+            width,
+        } => {
+            let n = batch * heads * seq * width;
+            let (q, k, v, d_y) = (numbers(n), numbers(n), numbers(n), numbers(n));
+            let problem = attention::Problem {
+                seq,
+                width,
+                q: &q,
+                k: &k,
+                v: &v,
+            };
+            either(
+                pass,
+                || problem.forward(),
+                |trace| problem.adjoint_of(&trace, &d_y),
+            )
+        }
+        Op::Rotation { n } => {
+            let (x, d_y, turns) = (numbers(n), numbers(n), vec![(one, one); n / 2]);
+            either(
+                pass,
+                || layers::rotate(&x, &turns, n),
+                |_| layers::rotate(&d_y, &turns, n),
+            )
+        }
+        Op::Gelu { n } => {
+            let (x, d_y) = (numbers(n), numbers(n));
+            either(
+                pass,
+                || layers::Gelu::forward(&x),
+                |gelu| gelu.backward(&d_y),
             )
         }
         Op::Relu { n } => {

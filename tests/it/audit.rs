@@ -18,11 +18,12 @@ use crate::{made_up, support};
 
 const VOCAB: usize = 47;
 const N: usize = 90;
-const CAUSAL: [Architecture; 4] = [
+const CAUSAL: [Architecture; 5] = [
     Architecture::ResNetBk,
     Architecture::ResNetBkMh,
     Architecture::Mamba,
     Architecture::NoMixer,
+    Architecture::Transformer,
 ];
 
 fn shape(architecture: Architecture) -> ModelShape {

@@ -58,7 +58,11 @@ fn every_kernel_of_every_model_is_within_rounding_of_the_oracle_on_both_devices(
             let expected: Vec<_> = [1, 2, 4]
                 .into_iter()
                 .flat_map(|layer| [(operation, layer, 0, 1023), (operation, layer, 1476, 2499)])
-                .filter(|_| architecture != Architecture::NoMixer)
+                // Neither has a kernel that mixes positions.
+                .filter(|_| {
+                    let without = [Architecture::NoMixer, Architecture::Transformer];
+                    !without.contains(&architecture)
+                })
                 .collect();
             assert_eq!(found, expected, "{architecture:?}");
             for error in &errors {

@@ -10,6 +10,7 @@
 #![allow(clippy::type_complexity, reason = "tables of field accessors")]
 
 mod architecture;
+mod attention;
 mod audit;
 mod causal_conv;
 mod checkpoints;

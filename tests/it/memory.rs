@@ -27,11 +27,16 @@ const TEXT: &str = concat!(
     "/tests/data/pride_and_prejudice.txt"
 );
 
-/// The cells of a run of all models at `lengths`, and its warnings.
+/// The cells of a run of ResNet-BK, Mamba and the control at `lengths`, and its warnings.
 fn measured(config: &str, lengths: &str, device: &str) -> RunRecord {
+    let config = format!("[models]\ncontrol = \"no-mixer\"\n{config}");
+    measured_models(&config, lengths, device)
+}
+
+/// The cells of a run of the models that `config` names.
+fn measured_models(config: &str, lengths: &str, device: &str) -> RunRecord {
     let dir = tempfile::tempdir().unwrap();
-    let common =
-        "[models]\ncontrol = \"no-mixer\"\n[data]\ntokenizer = \"bytes\"\neval_tokens = 512\n";
+    let common = "[data]\ntokenizer = \"bytes\"\neval_tokens = 512\n";
     std::fs::write(dir.path().join("c.toml"), format!("{common}{config}")).unwrap();
     let line = format!(
         "run --config c.toml --text {TEXT} --steps 2 --num_seeds 1 --batch_size 1 --seq_lengths {lengths} \
@@ -85,6 +90,14 @@ fn the_estimate_is_what_trainings_hold_on_the_heap() {
     );
     let deep = measured("[model]\nd_model = 64\nn_layers = 5\n", "1024", "cpu");
     agree(&deep, 1);
+}
+
+#[test]
+fn the_estimate_is_what_a_transformer_holds_on_both_devices() {
+    let config =
+        "[models]\na = \"transformer\"\nb = \"mamba\"\n[model]\nd_model = 64\nn_layers = 2\n";
+    agree(&measured_models(config, "512 2048", "cpu"), 1);
+    agree(&measured_models(config, "512", "wgpu"), 0);
 }
 
 #[test]

@@ -189,6 +189,59 @@ impl<T: Number> Silu<T> {
     }
 }
 
+/// `x Phi(x)` by its approximation `x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))` (Hendrycks & Gimpel 2016).
+#[derive(Debug, Clone)]
+pub struct Gelu<T> {
+    /// The output.
+    pub y: Vec<T>,
+    /// Of each `x`, with the sigmoid.
+    squares: Vec<(T, T)>,
+}
+
+impl<T: Number> Gelu<T> {
+    /// The factors of `x` and of `x^3` in the argument.
+    fn factors() -> [f64; 2] {
+        let linear = 2.0 * (2.0 / std::f64::consts::PI).sqrt();
+        [linear, 0.044_715 * linear]
+    }
+
+    /// Of every element.
+    pub fn forward(x: &[T]) -> Self {
+        let [linear, cubic] = Self::factors().map(T::from_f64);
+        let square = |&x: &T| {
+            let square = x * x;
+            (square, sigmoid(x * (linear + cubic * square)))
+        };
+        let squares: Vec<(T, T)> = x.iter().map(square).collect();
+        let y = x.iter().zip(&squares).map(|(&x, &(_, s))| x * s).collect();
+        Self { y, squares }
+    }
+
+    /// Gradient by `x`.
+    pub fn backward(&self, d_y: &[T]) -> Vec<T> {
+        let [linear, cubic] = Self::factors();
+        let (linear, cubic) = (T::from_f64(linear), T::from_f64(3.0 * cubic));
+        let one = T::from_f64(1.0);
+        let saved = self.squares.iter().zip(&self.y);
+        (d_y.iter().zip(saved))
+            .map(|(&d, (&(square, s), &y))| d * (s + y * (one - s) * (linear + cubic * square)))
+            .collect()
+    }
+}
+
+/// Each row's first half and second half are the parts of complex numbers, turned by the angle whose `(cos, sin)`
+/// has their place in `turns`; turned back, the gradient.
+pub fn rotate<T: Number>(x: &[T], turns: &[(T, T)], width: usize) -> Vec<T> {
+    let half = width / 2;
+    let mut y = Vec::with_capacity(x.len());
+    for (row, turns) in x.chunks(width).zip(turns.chunks(half)) {
+        let (re, im) = row.split_at(half);
+        y.extend((0..half).map(|i| re[i] * turns[i].0 - im[i] * turns[i].1));
+        y.extend((0..half).map(|i| re[i] * turns[i].1 + im[i] * turns[i].0));
+    }
+    y
+}
+
 /// `x` kept within `low..=high`.
 pub fn clamp<T: Number>(x: &[T], low: T, high: T) -> Vec<T> {
     let bounded = |x: T| {
@@ -317,6 +370,8 @@ mod tests {
             &w,
             &Silu::forward(&x).backward(&w),
         );
+        let gelu = Gelu::forward(&x);
+        differs(&|x| Gelu::forward(x).y, &x, &w, &gelu.backward(&w));
         differs(&|x| relu(x), &x, &w, &masked(&x, &w));
         differs(
             &|x| clamp(x, -0.5, 0.5),

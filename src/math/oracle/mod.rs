@@ -4,6 +4,7 @@
 //! their CPU twins, so that a mistake there cannot hide here. Slices are row-major in the project's
 //! layout `[batch, seq, channel]`.
 
+pub mod attention;
 pub mod causal_conv;
 mod counting;
 pub mod embedding;

@@ -120,6 +120,27 @@ ops! {
         /// Matrices a sequence.
         heads,
     }
+    /// `ops::attention`: every position to itself and those before it.
+    Attention("attention", Attention) {
+        /// Sequences.
+        batch,
+        /// Positions.
+        seq,
+        /// Heads a sequence.
+        heads,
+        /// Of a head.
+        width,
+    }
+    /// Pairs of numbers turned by an angle.
+    Rotation("rotation", Elementwise) {
+        /// Elements.
+        n,
+    }
+    /// `x Phi(x)`, by its approximation through a sigmoid.
+    Gelu("gelu", Activations) {
+        /// Elements.
+        n,
+    }
     /// `x` where positive, else 0.
     Relu("relu", Activations) {
         /// Elements.
@@ -258,6 +279,33 @@ pub(in crate::ops) const RESOLVENT_ROW_BACK: u64 =
 /// Gradient of a coupling.
 pub(in crate::ops) const RESOLVENT_COUPLING_BACK: u64 = REAL_PART;
 
+/// An element of a rotated pair: two products and their sum.
+const ROTATED: u64 = 3 * SCALAR;
+/// An element of a softmax: largest, difference, exponential, sum, quotient.
+const SOFTMAX: u64 = 5 * SCALAR;
+const SOFTMAX_BACK: u64 = MULTIPLY_ADD + 2 * SCALAR;
+
+/// A query and a key: their product, scaled, its softmax.
+pub(in crate::ops) fn attention_weight(width: usize) -> u64 {
+    MULTIPLY_ADD * width as u64 + SCALAR + SOFTMAX
+}
+
+/// The same with the value added up.
+pub(in crate::ops) fn attention_pair(width: usize) -> u64 {
+    attention_weight(width) + MULTIPLY_ADD * width as u64
+}
+
+/// Gradients of value, weight, query and key.
+pub(in crate::ops) fn attention_pair_back(width: usize) -> u64 {
+    4 * MULTIPLY_ADD * width as u64 + SOFTMAX_BACK + SCALAR
+}
+
+/// Pairs of a position with itself or one before it.
+fn pairs(seq: usize) -> u64 {
+    let seq = seq as u64;
+    seq * (seq + 1) / 2
+}
+
 impl Op {
     /// Floating-point operations of the sequential algorithm. A backward pass may read whatever the forward pass
     /// computed.
@@ -312,6 +360,15 @@ impl Op {
                 let row = SCALAR + 2 * side + COMPLEX_SUM + RECIPROCAL;
                 product(&[batch, heads]) * (seq as u64 * row + SCALAR)
             }
+            Self::Attention {
+                batch,
+                seq,
+                heads,
+                width,
+            } => product(&[batch, heads]) * pairs(seq) * attention_pair(width),
+            Self::Rotation { n } => ROTATED * n as u64,
+            // Square, polynomial, argument; sigmoid; product.
+            Self::Gelu { n } => (2 * SCALAR + MULTIPLY_ADD + SIGMOID + SCALAR) * n as u64,
             Self::Relu { n }
             | Self::Add { n }
             | Self::Multiply { n }
@@ -320,8 +377,7 @@ impl Op {
             Self::Silu { n } => SILU * n as u64,
             Self::Softplus { n } => SOFTPLUS * n as u64,
             Self::Clamp { n } | Self::DecayRates { n } => 2 * SCALAR * n as u64,
-            // Largest, difference, exponential, sum, quotient.
-            Self::Softmax { rows, width } => 5 * SCALAR * product(&[rows, width]),
+            Self::Softmax { rows, width } => SOFTMAX * product(&[rows, width]),
             // Mean square, root; quotient and weight.
             Self::RmsNorm { rows, width } => {
                 rows as u64 * ((MULTIPLY_ADD + 2 * SCALAR) * width as u64 + 3 * SCALAR)
@@ -404,9 +460,18 @@ impl Op {
                 let sum = 2 * REAL_PART + RECIPROCAL + SCALAR;
                 product(&[batch, seq, heads]) * (square + stretch + sum + 4 * SCALAR)
             }
+            Self::Attention {
+                batch,
+                seq,
+                heads,
+                width,
+            } => product(&[batch, heads]) * pairs(seq) * attention_pair_back(width),
+            Self::Rotation { n } => ROTATED * n as u64,
+            // Slope of the argument; one less the sigmoid, by the output, by the slope, plus the sigmoid; by the gradient.
+            Self::Gelu { n } => (MULTIPLY_ADD + 5 * SCALAR) * n as u64,
             Self::Silu { n } | Self::Softplus { n } => 4 * SCALAR * n as u64,
             Self::Clamp { n } | Self::Multiply { n } => 2 * SCALAR * n as u64,
-            Self::Softmax { rows, width } => (MULTIPLY_ADD + 2 * SCALAR) * product(&[rows, width]),
+            Self::Softmax { rows, width } => SOFTMAX_BACK * product(&[rows, width]),
             Self::RmsNorm { rows, width } => {
                 // Weight; through it; the projection; what is left of it, over the root.
                 let column = MULTIPLY_ADD + SCALAR + MULTIPLY_ADD + 3 * SCALAR;

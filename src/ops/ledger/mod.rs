@@ -20,7 +20,8 @@ use autodiff::LedgerBackend;
 
 pub use cost::Op;
 pub(in crate::ops) use cost::{
-    RESOLVENT_COUPLING_BACK, RESOLVENT_ROW, RESOLVENT_ROW_BACK, SILU, SOFTPLUS,
+    RESOLVENT_COUPLING_BACK, RESOLVENT_ROW, RESOLVENT_ROW_BACK, SILU, SOFTPLUS, attention_pair,
+    attention_pair_back, attention_weight,
 };
 
 type Book = BTreeMap<(FlopsCategory, FlopsPass, Op), Tally>;
