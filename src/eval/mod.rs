@@ -3,8 +3,10 @@
 
 pub mod audit;
 mod kernel_error;
+mod ngram;
 mod perplexity;
 pub mod recall;
 
 pub use kernel_error::kernel_errors;
+pub use ngram::ThreeGram;
 pub use perplexity::{Evaluator, HeldOut, windows_at_once};

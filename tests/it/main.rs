@@ -32,6 +32,7 @@ mod made_up;
 mod memory;
 mod mixed_precision;
 mod models;
+mod ngram;
 mod non_finite;
 mod packed_matmul;
 mod plain;
