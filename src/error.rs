@@ -83,6 +83,16 @@ pub enum Error {
         /// The cause, part of the message and therefore no `source`.
         cause: std::io::Error,
     },
+    /// A file could not be downloaded.
+    #[error(
+        "cannot download {what}: {reason}; what has arrived is kept, and the same command goes on"
+    )]
+    Download {
+        /// The file.
+        what: String,
+        /// What the network, or the other side, said.
+        reason: String,
+    },
     /// The device failed, or a value could not be read back from it.
     #[error("device failure while {doing}: {reason}")]
     Device {
@@ -140,6 +150,7 @@ impl Error {
             Self::Interrupted => 130,
             Self::Stopped { cause, .. } => cause.exit_code(),
             Self::Io { .. }
+            | Self::Download { .. }
             | Self::Device { .. }
             | Self::OutOfMemory { .. }
             | Self::Shader { .. }
@@ -200,7 +211,7 @@ fn allowed(limit: Option<&Bytes>) -> String {
 }
 
 /// Whether a write failed for want of room: on the disk, in the user's quota, or under the process's limit.
-fn is_full(kind: ErrorKind) -> bool {
+pub(crate) fn is_full(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge

@@ -89,7 +89,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, cli.quiet),
         Command::Stats(args) => stats::run(args),
         Command::Plot(args) => plot::run(args, cli.quiet),
-        Command::Data(args) => data::run(args),
+        Command::Data(args) => data::run(args, cli.quiet),
         Command::Devices(args) => devices::run(args),
         Command::Audit(args) => audit::run(args, cli.quiet),
         Command::Verify(args) => verify::run(args),

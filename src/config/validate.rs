@@ -57,6 +57,11 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         "data.eval_tokens",
         "at least 1, or left out for all",
     );
+    require(
+        config.data.train_tokens != Some(0),
+        "data.train_tokens",
+        "at least 1, or left out for all",
+    );
 
     require(
         config.device.memory_limit_mib != Some(0),

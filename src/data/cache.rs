@@ -54,14 +54,11 @@ impl CacheFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(Error::io("open", &self.path))?,
         };
-        #[expect(
-            unsafe_code,
-            reason = "a mapped file must not change: ours are only ever replaced by renaming"
-        )]
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::io("map", &self.path))?;
-        self.parse(map).map(Some).map_err(|problem| {
-            Error::CheckFailed(format!("the token file {} {problem}", self.path.display()))
-        })
+        self.parse(map(&file, &self.path)?)
+            .map(Some)
+            .map_err(|problem| {
+                Error::CheckFailed(format!("the token file {} {problem}", self.path.display()))
+            })
     }
 
     fn parse(&self, map: Mmap) -> Result<Split<Tokens>, &'static str> {
@@ -127,6 +124,18 @@ impl CacheFile {
         };
         write().map_err(Error::io("write", &self.path))
     }
+}
+
+/// Maps a token file.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn map(file: &File, path: &Path) -> Result<Mmap> {
+    #[expect(
+        unsafe_code,
+        reason = "a mapped file must not change: ours are only ever replaced by renaming"
+    )]
+    unsafe { Mmap::map(file) }.map_err(Error::io("map", path))
 }
 
 /// Where token files lie: `$BKBENCH_CACHE`, or `bkbench` in the user's cache folder (`$XDG_CACHE_HOME` or

@@ -2,18 +2,25 @@
 
 mod batches;
 mod cache;
+mod corpus;
+mod documents;
+pub mod fetch;
+pub mod registry;
 mod stream;
 mod text;
+mod tokenize;
 mod tokenizer;
 mod tokens;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use batches::{Batch, Batches, EvalWindow, eval_windows};
 pub use cache::cache_dir;
+pub use corpus::{Corpus, HeldOut, HeldOutManifest};
+pub use documents::{Documents, Form};
 pub use stream::TextStream;
 pub use text::{EMBEDDED, read_utf8};
 pub use tokenizer::Tokenizer;
@@ -25,16 +32,13 @@ use cache::{CacheFile, Split};
 use text::Text;
 use tokens::Width;
 
-/// Datasets that documents and configurations may name before they can be read.
-const PLANNED: [&str; 5] = ["wikitext-2", "wikitext-103", "ptb", "c4", "pile"];
-
 /// A text as tokens, split into a part to train on and a part to evaluate on.
 ///
 /// Passages that do not follow each other in the text are separated by [`Tokenizer::separator`], where the
 /// tokenizer has one. Nothing stands before the first.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    /// `embedded:<name>`, or `text:<file name>`.
+    /// A registered name, `embedded:<name>`, or `text:<file name>`.
     pub name: String,
     /// What made the ids.
     pub tokenizer: Tokenizer,
@@ -51,9 +55,9 @@ pub struct Dataset {
 pub struct Manifest {
     /// Name of the dataset.
     pub name: String,
-    /// Path of the text, or `embedded`.
+    /// Path of the text, the data folder, or `embedded`.
     pub source: String,
-    /// sha256 of the text.
+    /// sha256 of the text; of a dataset made of documents, of its two parts' sha256s, training first.
     pub text_sha256: String,
     /// Name of the tokenizer.
     pub tokenizer: String,
@@ -85,14 +89,46 @@ pub struct SplitManifest {
     pub n_tokens: usize,
     /// sha256 of the ids as little-endian `u16`, or `u32` for vocabularies above 65,536.
     pub ids_sha256: String,
+    /// The files it was read from, where it is made of documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
+}
+
+/// What was read for a split of a dataset made of documents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The files, as far as they were read.
+    pub files: Vec<SourceFile>,
+    /// Whether they were read to their end, rather than to the tokens asked for.
+    pub complete: bool,
+    /// Documents, the last one whole; of `WikiText`, articles.
+    pub n_documents: u64,
+    /// Records that had no text.
+    pub n_skipped: u64,
+    /// Words between white space, and an end of sentence for each line end, where a running text has
+    /// words; where `eval_tokens` cut it, of what is left.
+    pub n_words: Option<u64>,
+    /// sha256 of the documents' texts, one after the other.
+    pub text_sha256: String,
+}
+
+/// A file, or its beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// Its path in the data folder, with `/` between folders.
+    pub file: String,
+    /// Bytes that were read of it, from its start, as it lies on the disk.
+    pub n_bytes: u64,
+    /// Their sha256.
+    pub sha256: String,
 }
 
 /// Reads, splits and tokenizes the text of `config`, or takes the tokens from [`cache_dir`]. `progress`
 /// hears one line about whatever takes long or went wrong without harm.
 ///
 /// # Errors
-/// [`Error::BadInput`] for a text or tokenizer that cannot be used, [`Error::UnknownName`] or
-/// [`Error::NotAvailableYet`] for the dataset.
+/// [`Error::BadInput`] for a text or tokenizer that cannot be used, or a dataset that is not here;
+/// [`Error::UnknownName`] for the dataset.
 pub fn load(config: &DataConfig, progress: &mut dyn FnMut(&str)) -> Result<Dataset> {
     load_with_cache(config, &cache_dir(), progress)
 }
@@ -106,39 +142,24 @@ pub fn load_with_cache(
     cache: &Path,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Dataset> {
-    let text = open(config)?;
+    enough_to_evaluate(config)?;
+    if let Some(corpus) = Corpus::of(config)? {
+        return corpus.load(config, cache, progress);
+    }
+    let text = match &config.text {
+        Some(path) => Text::read(path)?,
+        None => Text::embedded()?,
+    };
     let tokenizer = Tokenizer::new(&config.tokenizer)?;
     let passages = text.split();
     let tokens = cached_tokens(&text, &passages, &tokenizer, cache, progress)?;
     for (part, tokens) in [("training", &tokens.train), ("evaluation", &tokens.eval)] {
-        if tokens.len() < 2 {
-            return Err(Error::bad_input(
-                &text.source,
-                format!("leaves {} tokens of {part} text", tokens.len()),
-                "give a longer text",
-            ));
-        }
+        long_enough(&text.source, tokens, part)?;
     }
-    let train_manifest = SplitManifest::new(&passages.train, &tokens.train);
-    let (eval, eval_manifest) = match config.eval_tokens {
-        Some(n) if n < 2 => {
-            return Err(Error::bad_input(
-                "eval_tokens",
-                format!("is {n}"),
-                "give at least 2",
-            ));
-        }
-        Some(n) if n < tokens.eval.len() => {
-            let eval = tokens.eval.prefix(n);
-            let text = tokenizer.decode(&eval.get(0..n))?;
-            let manifest = SplitManifest::new(&[text.trim_end_matches('\u{fffd}')], &eval);
-            (eval, manifest)
-        }
-        _ => {
-            let manifest = SplitManifest::new(&passages.eval, &tokens.eval);
-            (tokens.eval, manifest)
-        }
-    };
+    let manifest = SplitManifest::new(&passages.train, &tokens.train);
+    let (train, train_manifest) = cut(tokens.train, manifest, config.train_tokens, &tokenizer)?;
+    let manifest = SplitManifest::new(&passages.eval, &tokens.eval);
+    let (eval, eval_manifest) = cut(tokens.eval, manifest, config.eval_tokens, &tokenizer)?;
     let manifest = Manifest {
         name: text.name.clone(),
         source: text.source.clone(),
@@ -148,42 +169,102 @@ pub fn load_with_cache(
         vocab_size: tokenizer.vocab_size(),
         separator: tokenizer.separator(),
         held_out_rule: text::HELD_OUT_RULE.into(),
+        unigram_ce_nats: unigram_ce(&train, &eval, tokenizer.vocab_size()),
         train: train_manifest,
         eval: eval_manifest,
-        unigram_ce_nats: unigram_ce(&tokens.train, &eval, tokenizer.vocab_size()),
     };
     Ok(Dataset {
         name: manifest.name.clone(),
         tokenizer,
-        train: tokens.train,
+        train,
         eval,
+        manifest,
+    })
+}
+
+/// The held-out part of what `config` names, which needs no training split.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_held_out(
+    config: &DataConfig,
+    cache: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<HeldOut> {
+    enough_to_evaluate(config)?;
+    if let Some(corpus) = Corpus::of(config)? {
+        return corpus.held_out(config, cache, progress);
+    }
+    let Dataset { eval, manifest, .. } = load_with_cache(config, cache, progress)?;
+    let manifest = HeldOutManifest {
+        name: manifest.name,
+        source: manifest.source,
+        tokenizer: manifest.tokenizer,
+        tokenizer_sha256: manifest.tokenizer_sha256,
+        held_out_rule: manifest.held_out_rule,
+        eval: manifest.eval,
+    };
+    Ok(HeldOut {
+        tokens: eval,
         manifest,
     })
 }
 
 /// Whether `name` is the name of a dataset, rather than of a file.
 pub fn is_name(name: &str) -> bool {
-    name.starts_with("embedded:") || PLANNED.contains(&name)
+    name.starts_with("embedded:") || registry::Entry::find(name).is_ok()
 }
 
-fn open(config: &DataConfig) -> Result<Text> {
-    if let Some(path) = &config.text {
-        return Text::read(path);
+/// The folder that holds the datasets' files.
+pub fn data_dir(config: &DataConfig) -> PathBuf {
+    let chosen = config.dir.clone();
+    chosen.unwrap_or_else(|| cache_dir().join("datasets"))
+}
+
+fn enough_to_evaluate(config: &DataConfig) -> Result<()> {
+    match config.eval_tokens {
+        Some(n) if n < 2 => Err(Error::bad_input(
+            "eval_tokens",
+            format!("is {n}"),
+            "give at least 2",
+        )),
+        _ => Ok(()),
     }
-    match config.dataset.as_str() {
-        EMBEDDED => Text::embedded(),
-        name if PLANNED.contains(&name) => Err(Error::NotAvailableYet {
-            what: format!("dataset {name}"),
-        }),
-        name => {
-            let known = vec![EMBEDDED.into()];
-            Err(Error::UnknownName {
-                kind: "dataset",
-                name: name.into(),
-                known,
-            })
-        }
+}
+
+fn long_enough(source: &str, tokens: &Tokens, part: &str) -> Result<()> {
+    if tokens.len() < 2 {
+        return Err(Error::bad_input(
+            source,
+            format!("leaves {} tokens of {part} text", tokens.len()),
+            "give a longer text",
+        ));
     }
+    Ok(())
+}
+
+/// The first `n` tokens and what is true of them.
+fn cut(
+    tokens: Tokens,
+    manifest: SplitManifest,
+    n: Option<usize>,
+    tokenizer: &Tokenizer,
+) -> Result<(Tokens, SplitManifest)> {
+    let Some(n) = n.filter(|&n| n < tokens.len()) else {
+        return Ok((tokens, manifest));
+    };
+    let tokens = tokens.prefix(n);
+    let text = tokenizer.decode(&tokens.get(0..n))?;
+    let text = text.trim_end_matches('\u{fffd}');
+    let provenance = manifest.provenance.map(|read| Provenance {
+        n_words: read.n_words.map(|_| tokenize::n_words(text)),
+        ..read
+    });
+    let manifest = SplitManifest {
+        provenance,
+        ..SplitManifest::new(&[text], &tokens)
+    };
+    Ok((tokens, manifest))
 }
 
 /// The tokens of `passages`, from `cache` where it has them.
@@ -248,6 +329,7 @@ impl SplitManifest {
             n_chars: passages.iter().map(|passage| passage.chars().count()).sum(),
             n_tokens: tokens.len(),
             ids_sha256: tokens.sha256(),
+            provenance: None,
         }
     }
 }

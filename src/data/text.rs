@@ -206,7 +206,7 @@ fn boundary(text: &str, from: usize, limit: usize) -> usize {
 }
 
 /// Whether the sha256 of `block`, read as one big-endian number, is divisible by 20.
-fn is_held_out(block: &str) -> bool {
+pub(super) fn is_held_out(block: &str) -> bool {
     Sha256::digest(block).iter().fold(0, |remainder, &byte| {
         (remainder * 256 + u32::from(byte)) % 20
     }) == 0

@@ -248,7 +248,7 @@ fn bad_input_is_named_before_anything_else_happens() {
             config(folder.path().join("missing"), "bytes"),
             "cannot be read",
         ),
-        (config(folder.path(), "bytes"), "cannot be read"),
+        (config(folder.path(), "bytes"), "not UTF-8 from byte 2 on"),
         (config(file("empty", b""), "bytes"), "is empty"),
         (
             config(file("latin1", b"na\xefve"), "bytes"),
@@ -270,9 +270,10 @@ fn bad_input_is_named_before_anything_else_happens() {
         (
             DataConfig {
                 dataset: "c4".into(),
+                dir: Some(folder.path().to_owned()),
                 ..DataConfig::default()
             },
-            "not available yet",
+            "bring it with: bkbench data fetch c4 --data_dir",
         ),
         (
             DataConfig {

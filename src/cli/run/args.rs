@@ -70,9 +70,12 @@ pub struct Args {
     /// auto, cpu, cuda, or wgpu[:vulkan|metal|dx12|gl][:index or name]; see `bkbench devices`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// UTF-8 text to train and evaluate on, instead of the embedded one
+    /// Text, json lines, parquet or folder to train and evaluate on, instead of the embedded text
     #[arg(long, value_name = "FILE")]
     text: Option<String>,
+    /// The folder that holds the datasets' files [default: datasets in the cache folder]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
     /// bytes, gpt2 or a tokenizer.json
     #[arg(long, value_name = "NAME")]
     tokenizer: Option<String>,
@@ -141,6 +144,7 @@ impl Args {
             ("models", "b", &self.model_b),
             ("device", "name", &self.device),
             ("data", "text", &self.text),
+            ("data", "dir", &self.data_dir),
             ("data", "tokenizer", &self.tokenizer),
             ("train", "bptt", &self.bptt),
         ] {
