@@ -13,6 +13,7 @@ pub mod generate;
 pub mod plot;
 mod progress;
 pub mod replay;
+pub mod report;
 pub mod resume;
 pub mod run;
 mod session;
@@ -42,6 +43,7 @@ Examples:
   bkbench run --preset smoke
   bkbench run --benchmark longcontext --seq_lengths 8192 32768 --num_seeds 5 --output results/longcontext.json
   bkbench stats results/20260101T120000Z-longcontext-1a2b3c4d
+  bkbench report results/20260101T120000Z-longcontext-1a2b3c4d
   bkbench plot stability --results_file results/longcontext.json --output results/stability.pdf
   bkbench resume results/20260101T120000Z-longcontext-1a2b3c4d
   bkbench devices
@@ -59,6 +61,8 @@ enum Command {
     Replay(replay::Args),
     /// Compare the models of recorded runs, judge claims, answer the checklist
     Stats(stats::Args),
+    /// Write a report of recorded runs: HTML, Markdown, CSV, LaTeX
+    Report(report::Args),
     /// Draw results
     Plot(plot::Args),
     /// Look at datasets and tokenizers
@@ -78,7 +82,7 @@ enum Command {
 }
 
 /// Commands that are documented and not there yet.
-const LATER: [&str; 5] = ["compare", "doctor", "kernels", "merge", "report"];
+const LATER: [&str; 4] = ["compare", "doctor", "kernels", "merge"];
 
 /// Parses the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
@@ -88,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Resume(args) => resume::run(args, cli.quiet),
         Command::Replay(args) => replay::run(args, cli.quiet),
         Command::Stats(args) => stats::run(args),
+        Command::Report(args) => report::run(args),
         Command::Plot(args) => plot::run(args, cli.quiet),
         Command::Data(args) => data::run(args, cli.quiet),
         Command::Devices(args) => devices::run(args),

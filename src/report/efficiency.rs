@@ -4,7 +4,7 @@ use super::table::{aligned, estimate};
 use crate::results::{EfficiencyPoint, EfficiencyRatio, Finite, RunRecord};
 use crate::stats::Estimate;
 
-const COLUMNS: [&str; 11] = [
+pub(super) const COLUMNS: [&str; 11] = [
     "budget",
     "model",
     "layers x width",
@@ -24,6 +24,23 @@ pub fn table(record: &RunRecord) -> Option<String> {
     if record.efficiency.is_empty() {
         return None;
     }
+    let mut lines = aligned(COLUMNS, rows(record).into_iter());
+    lines.extend(remarks(record));
+    Some(lines.join("\n") + "\n")
+}
+
+/// What to know of the table, a sentence each.
+pub(super) fn remarks(record: &RunRecord) -> [String; 2] {
+    let target = "The target is a training loss: the worst last one under the same budget, which all models reached.";
+    let ratio = match &record.efficiency_ratio {
+        Some(ratio) => format!("{}.", ratio_in_words(ratio)),
+        None => "No efficiency ratio: the models' fronts have no perplexity in common.".into(),
+    };
+    [target.into(), ratio]
+}
+
+/// One row a budget and model.
+pub(super) fn rows(record: &RunRecord) -> Vec<[String; 11]> {
     let unit = record.config.efficiency.budget_unit;
     let row = |point: &EfficiencyPoint| {
         let at = &point.at;
@@ -45,15 +62,7 @@ pub fn table(record: &RunRecord) -> Option<String> {
             flops(point.training_flops_to_target),
         ]
     };
-    let mut lines = aligned(COLUMNS, record.efficiency.iter().map(row));
-    lines.push(
-        "The target is a training loss: the worst final one under the same budget, which all models reached.".into(),
-    );
-    lines.push(match &record.efficiency_ratio {
-        Some(ratio) => format!("{}.", ratio_in_words(ratio)),
-        None => "No efficiency ratio: the models' fronts have no perplexity in common.".into(),
-    });
-    Some(lines.join("\n") + "\n")
+    record.efficiency.iter().map(row).collect()
 }
 
 /// `mamba takes 1.23 times the FLOPs of resnetbk at equal perplexity, 95 % bootstrap [1.10, 1.40] over 5 seeds, ...`.

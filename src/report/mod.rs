@@ -1,5 +1,8 @@
 //! Plots and reports from result files alone.
 
+mod contents;
+pub mod csv;
+pub mod document;
 pub mod efficiency;
 pub mod plot;
 pub mod quantization;

@@ -6,7 +6,7 @@ use crate::results::{RunRecord, WidthSummary};
 use crate::stats::{self, Estimate};
 use crate::units::Count;
 
-const COLUMNS: [&str; 10] = [
+pub(super) const COLUMNS: [&str; 10] = [
     "width",
     "model",
     "perplexity",
@@ -19,23 +19,34 @@ const COLUMNS: [&str; 10] = [
     "decode tokens/s",
 ];
 
+/// What [`sensitivity`] shows.
+pub(super) const SENSITIVITY: &str =
+    "Loss added by one family alone (nats per token, mean over seeds)";
+pub(super) const SENSITIVITY_COLUMNS: [&str; 6] =
+    ["model", "family", "fp16", "int8", "int4", "int2"];
+
 /// One row a width and model (`degradation` is the perplexity over that at fp32, less 1), means over completed seeds, `+-` half the 95 % t interval, `-` where absent; then what
 /// quantising one family of parameters alone adds to the loss, in nats per token. `None` where nothing was quantised.
 pub fn table(record: &RunRecord) -> Option<String> {
-    let mut summaries: Vec<&WidthSummary> = record.quantization.iter().collect();
-    if summaries.is_empty() {
+    if record.quantization.is_empty() {
         return None;
     }
-    // A stable sort keeps the models in their order.
-    summaries.sort_by_key(|summary| summary.width);
-    let mut lines = aligned(COLUMNS, summaries.into_iter().map(row));
+    let mut lines = aligned(COLUMNS, rows(record).into_iter());
     lines.push(String::new());
-    lines.push("Loss added by one family alone (nats per token, mean over seeds):".into());
+    lines.push(format!("{SENSITIVITY}:"));
     lines.extend(aligned(
-        ["model", "family", "fp16", "int8", "int4", "int2"],
+        SENSITIVITY_COLUMNS,
         sensitivity(record).into_iter(),
     ));
     Some(lines.join("\n") + "\n")
+}
+
+/// Width by width.
+pub(super) fn rows(record: &RunRecord) -> Vec<[String; 10]> {
+    let mut summaries: Vec<&WidthSummary> = record.quantization.iter().collect();
+    // A stable sort keeps the models in their order.
+    summaries.sort_by_key(|summary| summary.width);
+    summaries.into_iter().map(row).collect()
 }
 
 fn row(summary: &WidthSummary) -> [String; 10] {
@@ -60,7 +71,7 @@ fn row(summary: &WidthSummary) -> [String; 10] {
 }
 
 /// One row a model and family.
-fn sensitivity(record: &RunRecord) -> Vec<[String; 6]> {
+pub(super) fn sensitivity(record: &RunRecord) -> Vec<[String; 6]> {
     let mut rows: Vec<(&str, &str)> = Vec::new();
     let entries = || {
         record.cells.iter().flat_map(|cell| {

@@ -5,7 +5,48 @@ use crate::results::{
     ChecklistItem, ChecklistStatus, ClaimVerdict, Comparison, ComparisonVerdict, Judgement,
     MeanPerplexity, Ratio, SettingJudgement, Survival,
 };
-use crate::stats::{EffectLabel, Interval};
+use crate::stats::{EffectLabel, Interval, SurvivalRow};
+
+// Heads of the tables.
+pub(super) const DECIDING: [&str; 11] = [
+    "setting",
+    "verdict",
+    "pairs",
+    "a - b",
+    "PPL a / b",
+    "t",
+    "p",
+    "Bonferroni",
+    "Holm",
+    "d_z",
+    "g",
+];
+pub(super) const BESIDE: [&str; 11] = [
+    "setting",
+    "bootstrap BCa",
+    "percentile",
+    "sign flip",
+    "Wilcoxon",
+    "Mann-Whitney",
+    "Welch",
+    "r of pairs",
+    "equivalence",
+    "seeds for 1 % (90 %)",
+    "divergence",
+];
+pub(super) const RECIPES: [&str; 8] = [
+    "setting",
+    "a, t interval",
+    "a, 1.96 recipe",
+    "b, t interval",
+    "b, 1.96 recipe",
+    "t",
+    "p, not adjusted",
+    "Cohen's d",
+];
+pub(super) const SURVIVAL: [&str; 5] = ["model", "step", "at risk", "diverged", "surviving"];
+/// What is to be known of the p values in [`BESIDE`].
+pub(super) const P_VALUES: &str = "p values, not adjusted but equivalence (Holm); sign flip with the least p that so few pairs can give.";
 
 /// The comparisons of one run: what decides, what stands beside it, the benchmarking guide's recipes, and how long
 /// the trainings lasted where any diverged.
@@ -18,57 +59,15 @@ pub fn comparisons(comparisons: &[Comparison]) -> String {
     let mut lines = vec![format!(
         "{a} (a) against {b} (b): held-out loss, nats per token, a minus b, paired by seed; PPL is perplexity"
     )];
-    lines.extend(aligned(
-        [
-            "setting",
-            "verdict",
-            "pairs",
-            "a - b",
-            "PPL a / b",
-            "t",
-            "p",
-            "Bonferroni",
-            "Holm",
-            "d_z",
-            "g",
-        ],
-        comparisons.iter().map(deciding),
-    ));
+    lines.extend(aligned(DECIDING, comparisons.iter().map(deciding)));
     lines.extend(comparisons.iter().flat_map(notes));
     lines.push(String::new());
     lines.push("Beside it:".into());
-    lines.extend(aligned(
-        [
-            "setting",
-            "bootstrap BCa",
-            "percentile",
-            "sign flip",
-            "Wilcoxon",
-            "Mann-Whitney",
-            "Welch",
-            "r of pairs",
-            "equivalence",
-            "seeds for 1 % (90 %)",
-            "divergence",
-        ],
-        comparisons.iter().map(beside),
-    ));
-    lines.push("p values, not adjusted but equivalence (Holm); sign flip with the least p that so few pairs can give.".into());
+    lines.extend(aligned(BESIDE, comparisons.iter().map(beside)));
+    lines.push(P_VALUES.into());
     lines.push(String::new());
     lines.push("The guide's recipes, on perplexity:".into());
-    lines.extend(aligned(
-        [
-            "setting",
-            "a, t interval",
-            "a, 1.96 recipe",
-            "b, t interval",
-            "b, 1.96 recipe",
-            "t",
-            "p, not adjusted",
-            "Cohen's d",
-        ],
-        comparisons.iter().map(recipes),
-    ));
+    lines.extend(aligned(RECIPES, comparisons.iter().map(recipes)));
     lines.extend(comparisons.iter().flat_map(survival));
     lines.join("\n") + "\n"
 }
@@ -94,17 +93,21 @@ fn ratio(ratio: Option<Ratio>) -> String {
     })
 }
 
-fn deciding(comparison: &Comparison) -> [String; 11] {
-    let verdict = match comparison.verdict {
+/// What a comparison shows.
+pub(super) fn verdict(comparison: &Comparison) -> String {
+    match comparison.verdict {
         ComparisonVerdict::ABetter => format!("{} better", comparison.a),
         ComparisonVerdict::BBetter => format!("{} better", comparison.b),
         ComparisonVerdict::Equivalent => "equivalent".into(),
         ComparisonVerdict::Inconclusive { .. } => "inconclusive".into(),
-    };
+    }
+}
+
+pub(super) fn deciding(comparison: &Comparison) -> [String; 11] {
     let n_seeds = comparison.n_pairs + comparison.n_missing;
     [
         comparison.setting.clone(),
-        verdict,
+        verdict(comparison),
         format!("{} of {n_seeds}", comparison.n_pairs),
         estimate(comparison.difference_nats, 4),
         ratio(comparison.perplexity_ratio),
@@ -118,7 +121,7 @@ fn deciding(comparison: &Comparison) -> [String; 11] {
 }
 
 /// Why nothing is shown at a setting, and which models use no context there.
-fn notes(comparison: &Comparison) -> Vec<String> {
+pub(super) fn notes(comparison: &Comparison) -> Vec<String> {
     let mut notes = Vec::new();
     if let ComparisonVerdict::Inconclusive { why } = &comparison.verdict {
         notes.push(format!("{}: {why}", comparison.setting));
@@ -132,7 +135,7 @@ fn notes(comparison: &Comparison) -> Vec<String> {
     notes
 }
 
-fn beside(comparison: &Comparison) -> [String; 11] {
+pub(super) fn beside(comparison: &Comparison) -> [String; 11] {
     let sign_flip = comparison.sign_flip.map_or("-".into(), |test| {
         format!(
             "{} (least {})",
@@ -158,7 +161,7 @@ fn beside(comparison: &Comparison) -> [String; 11] {
     ]
 }
 
-fn recipes(comparison: &Comparison) -> [String; 8] {
+pub(super) fn recipes(comparison: &Comparison) -> [String; 8] {
     let guide = comparison.guide;
     let mean = |of: Option<MeanPerplexity>, pick: fn(MeanPerplexity) -> Option<Interval>| {
         of.map_or("-".into(), |of| {
@@ -187,9 +190,15 @@ fn survival(comparison: &Comparison) -> Vec<String> {
     if comparison.survival.is_empty() {
         return Vec::new();
     }
-    let heads = ["model", "step", "at risk", "diverged", "surviving"];
+    let title = format!("Steps to divergence at {}:", comparison.setting);
+    let table = aligned(SURVIVAL, survival_rows(comparison).into_iter());
+    [String::new(), title].into_iter().chain(table).collect()
+}
+
+/// One row a model and step at which a seed diverged.
+pub(super) fn survival_rows(comparison: &Comparison) -> Vec<[String; 5]> {
     let of_model = |survival: &Survival| -> Vec<[String; 5]> {
-        let row = |row: &crate::stats::SurvivalRow| {
+        let row = |row: &SurvivalRow| {
             [
                 survival.model.clone(),
                 row.step.to_string(),
@@ -200,12 +209,7 @@ fn survival(comparison: &Comparison) -> Vec<String> {
         };
         survival.rows.iter().map(row).collect()
     };
-    let title = format!("Steps to divergence at {}:", comparison.setting);
-    let rows = comparison.survival.iter().flat_map(of_model);
-    [String::new(), title]
-        .into_iter()
-        .chain(aligned(heads, rows))
-        .collect()
+    comparison.survival.iter().flat_map(of_model).collect()
 }
 
 /// One row a claim and run, with a line a setting below it.
@@ -232,7 +236,7 @@ pub fn claims(judgements: &[Judgement]) -> String {
     lines.join("\n") + "\n"
 }
 
-fn words(verdict: &ClaimVerdict) -> (&'static str, Option<&str>) {
+pub(super) fn words(verdict: &ClaimVerdict) -> (&'static str, Option<&str>) {
     match verdict {
         ClaimVerdict::Supported => ("supported", None),
         ClaimVerdict::Contradicted => ("contradicted", None),
@@ -242,7 +246,7 @@ fn words(verdict: &ClaimVerdict) -> (&'static str, Option<&str>) {
 }
 
 /// The numbers of a setting, if it has any.
-fn setting(judgement: &SettingJudgement) -> Option<String> {
+pub(super) fn setting(judgement: &SettingJudgement) -> Option<String> {
     let numbers = match (&judgement.outcomes, &judgement.ratio_test) {
         (Some(outcomes), _) => format!(
             "{} of {} seeds completed, {} diverged; probability to complete {}",
@@ -267,23 +271,30 @@ fn setting(judgement: &SettingJudgement) -> Option<String> {
 /// One row an item, with its evidence.
 pub fn checklist(items: &[ChecklistItem]) -> String {
     let row = |item: &ChecklistItem| {
-        let status = match item.status {
-            ChecklistStatus::Met => "met",
-            ChecklistStatus::NotMet => "NOT MET",
-            ChecklistStatus::NotApplicable => "n/a",
-        };
-        let first = item.evidence.first().map_or("-", String::as_str);
-        let more = match item.evidence.len() {
-            0 | 1 => String::new(),
-            n => format!(" and {} more", n - 1),
-        };
         [
-            status.to_owned(),
+            status(item).to_owned(),
             item.item.to_owned(),
-            format!("{first}{more}"),
+            evidence(item),
             item.finding.clone(),
         ]
     };
     let heads = ["", "item", "evidence", "finding"];
     aligned(heads, items.iter().map(row)).join("\n") + "\n"
+}
+
+pub(super) fn status(item: &ChecklistItem) -> &'static str {
+    match item.status {
+        ChecklistStatus::Met => "met",
+        ChecklistStatus::NotMet => "NOT MET",
+        ChecklistStatus::NotApplicable => "n/a",
+    }
+}
+
+/// The first pointer and how many more there are.
+pub(super) fn evidence(item: &ChecklistItem) -> String {
+    let first = item.evidence.first().map_or("-", String::as_str);
+    match item.evidence.len() {
+        0 | 1 => first.to_owned(),
+        n => format!("{first} and {} more", n - 1),
+    }
 }

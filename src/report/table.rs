@@ -4,7 +4,7 @@ use crate::results::{Censoring, Limit, ModelLimits, RunRecord, STEPS_FOR_A_CLAIM
 use crate::stats::{Estimate, PairedT};
 use crate::units::Count;
 
-const COLUMNS: [&str; 11] = [
+pub(super) const COLUMNS: [&str; 11] = [
     "N",
     "model",
     "completed",
@@ -19,9 +19,9 @@ const COLUMNS: [&str; 11] = [
 ];
 
 /// Title of the table of models whose numbers are compared with nothing.
-const NOT_CAUSAL: &str = "not causal: these models see the tokens they predict";
+pub(super) const NOT_CAUSAL: &str = "not causal: these models see the tokens they predict";
 
-const LIMIT_COLUMNS: [&str; 3] = ["model", "max stable length", "max useful length"];
+pub(super) const LIMIT_COLUMNS: [&str; 3] = ["model", "max stable length", "max useful length"];
 
 /// One row a sequence length and model: means over completed seeds, `+-` half the 95 % t interval, `-` where absent;
 /// then one row a model with the lengths it reaches.
@@ -49,12 +49,6 @@ pub fn table(record: &RunRecord) -> String {
     if !others.is_empty() {
         lines.push(String::new());
         lines.push(NOT_CAUSAL.into());
-        let incomparable = |summary: &Summary| {
-            row(&Summary {
-                against_no_context: None,
-                ..summary.clone()
-            })
-        };
         lines.extend(aligned(COLUMNS, others.into_iter().map(incomparable)));
         lines.extend(limits_table(others_limits));
     }
@@ -95,7 +89,7 @@ pub(super) fn aligned<const N: usize>(
     rows.iter().map(line).collect()
 }
 
-fn row(summary: &Summary) -> [String; 11] {
+pub(super) fn row(summary: &Summary) -> [String; 11] {
     let n_cells: usize = summary.outcomes.values().sum();
     let others: Vec<String> = summary
         .outcomes
@@ -128,8 +122,16 @@ fn setting(summary: &Summary) -> String {
     }
 }
 
+/// The row of a model that is not causal, without its test against the control.
+pub(super) fn incomparable(summary: &Summary) -> [String; 11] {
+    row(&Summary {
+        against_no_context: None,
+        ..summary.clone()
+    })
+}
+
 /// What mixed precision cost, where it did.
-fn overflows(summary: &Summary) -> Option<String> {
+pub(super) fn overflows(summary: &Summary) -> Option<String> {
     (summary.loss_scale_overflows > 0).then(|| {
         format!(
             "{} at N = {}: {} loss-scale overflow(s); each time the batch was tried again at half the scale.",
@@ -150,7 +152,7 @@ fn context(summary: &Summary) -> String {
     format!("{verdict} (p = {p:.1e})")
 }
 
-fn limits_row(limits: &ModelLimits) -> [String; 3] {
+pub(super) fn limits_row(limits: &ModelLimits) -> [String; 3] {
     let stable = limits.max_stable_length.map_or_else(
         || format!("no claim (fewer than {STEPS_FOR_A_CLAIM} steps)"),
         limit,

@@ -43,6 +43,7 @@ mod published;
 mod quantization;
 mod recall;
 mod recovery;
+mod report;
 mod resnetbk_variants;
 mod resolvent_diag;
 mod resolvent_diag_bidirectional;

@@ -1,0 +1,172 @@
+//! What was compared, and how fairly: sizes, common settings, audits.
+
+use super::super::document::{Block, Kind};
+use crate::config::{Budget, MatchBasis, Precision};
+use crate::results::{AuditReport, AuditedWeights, Finding, RunRecord, Verdict};
+use crate::units::Count;
+
+pub(super) fn section(record: &RunRecord) -> Block {
+    let models = &record.config.models;
+    let mut names: Vec<&str> = models.names().collect();
+    names.dedup();
+    let mut blocks = vec![
+        Block::table(
+            "The models and their sizes, in parameters",
+            [
+                "model",
+                "role",
+                "without embedding",
+                "used by a token, without embedding",
+                "with embedding",
+            ],
+            (2, Kind::Number),
+            names.iter().map(|name| size(record, name)),
+        ),
+        Block::List(matching(record)),
+        Block::section("Equal for all models", vec![Block::List(common(record))]),
+    ];
+    blocks.push(Block::section("Audits", audits(record)));
+    Block::section("What was compared, and how fairly", blocks)
+}
+
+fn size(record: &RunRecord, name: &str) -> [String; 5] {
+    let models = &record.config.models;
+    let role = match name {
+        _ if name == models.a => "a",
+        _ if name == models.b => "b",
+        _ => "control",
+    };
+    let cell = record.cells.iter().find(|cell| cell.model == name);
+    let count = |n: Option<u64>| n.map_or("-".into(), |n| Count(n).to_string());
+    let parameters = cell.map(|cell| cell.parameters);
+    [
+        name.to_owned(),
+        role.to_owned(),
+        count(parameters.map(|it| it.non_embedding)),
+        count(parameters.map(|it| it.active)),
+        count(parameters.map(|it| it.total)),
+    ]
+}
+
+/// What was matched, and what the audits found of it.
+fn matching(record: &RunRecord) -> Vec<String> {
+    let basis = match record.config.model.match_basis {
+        MatchBasis::Total => "parameters without the embedding",
+        MatchBasis::Active => "the parameters that a token uses, without the embedding",
+        MatchBasis::Flops => "forward FLOPs a token",
+    };
+    let mut lines = vec![format!("Matched within 10 %: {basis}.")];
+    let checks = record.audits.iter().flat_map(|audit| &audit.checks);
+    for check in checks {
+        let line = check.to_string();
+        if matches!(check.finding, Finding::Matching { .. }) && !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    if lines.len() == 1 {
+        lines.push("No audit looked at the sizes.".into());
+    }
+    lines.push(
+        "FLOPs a token are not part of this record: `bkbench audit --flops` counts them, operation by operation.".into(),
+    );
+    lines
+}
+
+fn common(record: &RunRecord) -> Vec<String> {
+    let config = &record.config;
+    let train = &config.train;
+    let count = |n: usize| Count(n as u64).to_string();
+    let lengths: Vec<String> = config.seq_lengths().iter().map(|&n| count(n)).collect();
+    let budget = match train.budget {
+        Budget::Steps(steps) => format!("{} steps", Count(steps)),
+        Budget::NumEpochs(epochs) => format!("{epochs} epoch(s) at the longest sequence length"),
+    };
+    let precision = match train.precision {
+        Precision::F32 => "f32",
+        Precision::Mixed => "matrix products in f16, everything else in f32",
+    };
+    let of_data = |pointer| record.data.pointer(pointer);
+    let tokens = |pointer| {
+        let n = of_data(pointer).and_then(serde_json::Value::as_u64);
+        n.map_or("an unknown number of".into(), |n| Count(n).to_string())
+    };
+    let text = of_data("/name").and_then(serde_json::Value::as_str);
+    vec![
+        format!(
+            "Text: {}; {} tokens to train on, {} held out; tokenizer {}.",
+            text.unwrap_or("not named"),
+            tokens("/train/n_tokens"),
+            tokens("/eval/n_tokens"),
+            config.data.tokenizer
+        ),
+        format!(
+            "Training: {budget}, {} sequence(s) a step, AdamW with learning rate {}, weight decay {}, gradients cut to norm {}; {precision}.",
+            train.batch_size, train.learning_rate, train.weight_decay, train.gradient_clip_norm
+        ),
+        format!("Sequence lengths: {}.", lengths.join("; ")),
+        format!(
+            "Shape: width {}, {} blocks; ResNet-BK has {} experts, {} a token.",
+            config.model.d_model, config.model.n_layers, config.model.n_experts, config.model.top_k
+        ),
+        format!(
+            "Seeds: {} from {} on; one seed drives weights, data order and masks.",
+            config.seeds.count, config.seeds.first
+        ),
+        "One configuration for all models; how its values were chosen is not recorded.".into(),
+    ]
+}
+
+/// One row an audit; all findings to open.
+fn audits(record: &RunRecord) -> Vec<Block> {
+    if record.audits.is_empty() {
+        return vec![Block::Paragraph(
+            "No model was audited: nothing here shows that they are causal and reproducible."
+                .into(),
+        )];
+    }
+    let weights = |audit: &AuditReport| match audit.weights {
+        AuditedWeights::Initial => "as drawn",
+        AuditedWeights::Final => "trained",
+    };
+    let row = |audit: &AuditReport| {
+        let is_passed = |verdict: Verdict| verdict == Verdict::Pass;
+        let n_passed = audit.checks.iter().filter(|it| is_passed(it.verdict));
+        let others = audit.checks.iter().filter(|it| !is_passed(it.verdict));
+        let others: Vec<String> = others.map(ToString::to_string).collect();
+        [
+            audit.model.clone(),
+            weights(audit).to_owned(),
+            format!("{} of {}", n_passed.count(), audit.checks.len()),
+            if others.is_empty() {
+                "-".into()
+            } else {
+                others.join("\n")
+            },
+        ]
+    };
+    let all = |audit: &AuditReport| {
+        let head = format!("{}, weights {}", audit.model, weights(audit));
+        let checks = audit
+            .checks
+            .iter()
+            .map(move |it| [head.clone(), it.verdict.to_string(), it.finding.to_string()]);
+        checks.collect::<Vec<_>>()
+    };
+    vec![
+        Block::table(
+            "Checks of every model: causality, initial loss, gradients, determinism, equal data, sizes, kernels",
+            ["model", "weights", "passed", "warned or failed"],
+            (2, Kind::Text),
+            record.audits.iter().map(row),
+        ),
+        Block::details(
+            "Every finding",
+            vec![Block::table(
+                "Findings of the audits",
+                ["audit", "verdict", "finding"],
+                (1, Kind::Text),
+                record.audits.iter().flat_map(all),
+            )],
+        ),
+    ]
+}

@@ -1,0 +1,140 @@
+//! Where a record comes from, and whether it is whole.
+
+use serde_json::Value;
+
+use super::super::document::{Block, Kind};
+use crate::results::{PROTOCOL_VERSION, RunRecord};
+
+/// What makes a record less than it says: cells that are missing, hashes and derived values that do not agree.
+pub(super) fn problems(record: &RunRecord) -> Vec<String> {
+    let mut problems = Vec::new();
+    let (n_run, n_planned) = (record.cells.len() as u64, record.config.n_cells());
+    if n_run < n_planned {
+        problems.push(format!(
+            "the run is not finished: {n_run} of {n_planned} cells have run; go on with `bkbench resume`"
+        ));
+    }
+    if record.protocol_version != PROTOCOL_VERSION {
+        problems.push(format!(
+            "recorded by protocol {}, and this program's is {PROTOCOL_VERSION}: their numbers are not comparable",
+            record.protocol_version
+        ));
+    }
+    let agrees = |hash: String| hash == record.config_sha256;
+    if !record.config.sha256().is_ok_and(agrees) {
+        problems.push(
+            "the configuration does not have the hash that the record names: it was edited, or written by another version of bkbench".into(),
+        );
+    }
+    let mut again = record.clone();
+    again.derive();
+    let derived = |record: &RunRecord| {
+        (
+            record.summaries.clone(),
+            record.limits.clone(),
+            record.quantization.clone(),
+            record.efficiency.clone(),
+            record.efficiency_ratio.clone(),
+        )
+    };
+    if derived(&again) != derived(record) {
+        problems.push(
+            "the means do not follow from the cells: the record was edited, or written by another version of bkbench".into(),
+        );
+    }
+    problems
+}
+
+pub(super) fn hardware(record: &RunRecord) -> Block {
+    let rows = flat(&record.hardware);
+    if rows.is_empty() {
+        let text = "The record names no hardware.".to_owned();
+        return Block::section("Hardware", vec![Block::Paragraph(text)]);
+    }
+    let table = Block::table(
+        "The adapter that ran, and the software",
+        ["key", "value"],
+        (1, Kind::Text),
+        rows,
+    );
+    Block::section("Hardware", vec![table])
+}
+
+/// A replay writes nothing, and so there is none to show.
+pub(super) fn replay(name: &str) -> Block {
+    let text = "A record holds no replay. This derives every mean again, takes the first steps of every training again, and compares to the bit:";
+    Block::section(
+        "Replay",
+        vec![
+            Block::Paragraph(text.into()),
+            Block::Code(format!("bkbench replay {name}")),
+        ],
+    )
+}
+
+pub(super) fn provenance(record: &RunRecord) -> Block {
+    let provenance = &record.provenance;
+    let mut rows = vec![
+        [
+            "bkbench".to_owned(),
+            format!(
+                "{}, protocol {}, schema {}",
+                provenance.bkbench_version, record.protocol_version, record.schema_version
+            ),
+        ],
+        ["started".to_owned(), provenance.started_utc.clone()],
+        ["platform".to_owned(), provenance.platform.clone()],
+        ["config_sha256".to_owned(), record.config_sha256.clone()],
+    ];
+    for resumption in &provenance.resumptions {
+        rows.push([
+            "resumed".to_owned(),
+            format!("{}: {}", resumption.started_utc, resumption.argv.join(" ")),
+        ]);
+    }
+    let table =
+        |caption: &str, rows| Block::table(caption, ["key", "value"], (1, Kind::Text), rows);
+    let config =
+        toml::to_string(&record.config).unwrap_or_else(|error| format!("cannot be shown: {error}"));
+    Block::section(
+        "Provenance",
+        vec![
+            table("Version, time and configuration", rows),
+            Block::Paragraph("The command line:".into()),
+            Block::Code(provenance.argv.join(" ")),
+            Block::details(
+                "The text",
+                vec![table("Manifest of the text", flat(&record.data))],
+            ),
+            Block::details("The configuration", vec![Block::Code(config)]),
+        ],
+    )
+}
+
+/// The values of a JSON document by their paths; what is empty or absent is left out.
+fn flat(value: &Value) -> Vec<[String; 2]> {
+    let mut rows = Vec::new();
+    collect("", value, &mut rows);
+    rows
+}
+
+fn collect(path: &str, value: &Value, rows: &mut Vec<[String; 2]>) {
+    let text = match value {
+        Value::Null => return,
+        Value::String(text) if text.is_empty() => return,
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let below = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                collect(&below, value, rows);
+            }
+            return;
+        }
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) => value.to_string(),
+    };
+    rows.push([path.to_owned(), text]);
+}
