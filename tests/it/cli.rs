@@ -201,7 +201,7 @@ fn the_grid_is_printed_without_training() {
 #[test]
 fn commands_and_graphs_that_do_not_exist_are_refused() {
     assert!(refused("train").contains(
-        "unknown command 'train'; known: run, resume, replay, stats, plot, data, devices"
+        "unknown command 'train'; known: run, resume, replay, stats, report, plot, data, devices"
     ));
     assert!(refused("plot pie --output a.svg").contains("unknown graph 'pie'"));
     refused("run --no_such_flag");
