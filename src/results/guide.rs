@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::writer::synced_json;
-use super::{EfficiencyGuide, QuantizationGuide, RunRecord, Summary};
+use super::{EfficiencyGuide, QuantizationGuide, RunRecord, Summary, guide_table};
 use crate::config::Benchmark;
 use crate::stats::Estimate;
 use crate::{Error, Result};
@@ -108,52 +108,20 @@ impl GuideResults {
 
     /// The guide's JSON: `seq_len_<N>` -> model -> values.
     pub fn to_json(&self) -> Value {
-        let setting = |(seq_len, models): &(usize, Vec<(String, GuideEntry)>)| {
-            let models: Map<String, Value> = models
-                .iter()
-                .map(|(name, entry)| (name.clone(), serde_json::json!(entry)))
-                .collect();
-            (format!("{PREFIX}{seq_len}"), Value::Object(models))
-        };
-        Value::Object(self.settings.iter().map(setting).collect())
+        guide_table::to_json(&self.settings, |seq_len| format!("{PREFIX}{seq_len}"))
     }
 
     /// Whether a document has keys of this shape.
     pub(super) fn looks_like(json: &Value) -> bool {
-        json.as_object()
-            .is_some_and(|root| root.keys().any(|key| key.starts_with(PREFIX)))
+        guide_table::has_key(json, |key| key.starts_with(PREFIX))
     }
 
     /// Reads the guide's shape.
     pub(super) fn from_json(json: Value, path: &Path) -> Result<Self> {
-        let bad = |problem: String| {
-            Error::bad_input(
-                path.display().to_string(),
-                problem,
-                "give a file that `bkbench run --output` wrote",
-            )
-        };
-        let root: Map<String, Value> =
-            serde_json::from_value(json).map_err(|error| bad(error.to_string()))?;
-        let setting = |(key, models): (String, Value)| {
-            let seq_len = key
-                .strip_prefix(PREFIX)
-                .and_then(|digits| digits.parse().ok());
-            let seq_len = seq_len.ok_or_else(|| bad(format!("key '{key}' is not {PREFIX}<N>")))?;
-            let models: Map<String, Value> =
-                serde_json::from_value(models).map_err(|error| bad(format!("{key}: {error}")))?;
-            let models =
-                models
-                    .into_iter()
-                    .map(|(name, entry)| match serde_json::from_value(entry) {
-                        Ok(entry) => Ok((name, entry)),
-                        Err(error) => Err(bad(format!("{key}, {name}: {error}"))),
-                    });
-            Ok((seq_len, models.collect::<Result<_>>()?))
-        };
-        Ok(Self {
-            settings: root.into_iter().map(setting).collect::<Result<_>>()?,
-        })
+        let settings = guide_table::from_json(json, path, "seq_len_<N>", |key| {
+            key.strip_prefix(PREFIX)?.parse().ok()
+        })?;
+        Ok(Self { settings })
     }
 }
 

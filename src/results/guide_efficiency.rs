@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{EfficiencyPoint, RunRecord};
-use crate::{Error, Result};
+use super::{EfficiencyPoint, RunRecord, guide_table};
+use crate::Result;
 
 const PREFIX: &str = "flops_";
 
@@ -45,7 +45,7 @@ pub struct EfficiencyGuide {
 }
 
 impl EfficiencyGuide {
-    /// The points of a record, without those of models that are not causal.
+    /// The points of a record.
     pub fn new(record: &RunRecord) -> Self {
         let entry = |point: &EfficiencyPoint| {
             let ppl = point.token_perplexity;
@@ -64,8 +64,7 @@ impl EfficiencyGuide {
             }
         };
         let mut budgets: Vec<(f64, Vec<(String, EfficiencyEntry)>)> = Vec::new();
-        let causal = record.efficiency.iter();
-        for point in causal.filter(|point| record.is_causal(&point.model)) {
+        for point in &record.efficiency {
             let budget = point.at.budget.get();
             let named = (point.model.clone(), entry(point));
             match budgets
@@ -81,48 +80,20 @@ impl EfficiencyGuide {
 
     /// The guide's JSON: budget -> model -> values.
     pub fn to_json(&self) -> Value {
-        let budget = |(budget, models): &(f64, Vec<(String, EfficiencyEntry)>)| {
-            let models = models.iter();
-            let models: Map<String, Value> = models
-                .map(|(name, entry)| (name.clone(), serde_json::json!(entry)))
-                .collect();
-            (format!("{PREFIX}{budget:e}"), Value::Object(models))
-        };
-        Value::Object(self.budgets.iter().map(budget).collect())
+        guide_table::to_json(&self.budgets, |budget| format!("{PREFIX}{budget:e}"))
     }
 
     /// Whether a document has keys of this shape.
     pub(super) fn looks_like(json: &Value) -> bool {
-        let root = json.as_object();
-        root.is_some_and(|root| root.keys().any(|key| key.starts_with(PREFIX)))
+        guide_table::has_key(json, |key| key.starts_with(PREFIX))
     }
 
     /// Reads the guide's shape.
     pub(super) fn from_json(json: Value, path: &Path) -> Result<Self> {
-        let bad = |problem: String| {
-            Error::bad_input(
-                path.display().to_string(),
-                problem,
-                "give a file that `bkbench run --output` wrote",
-            )
-        };
-        let root: Map<String, Value> =
-            serde_json::from_value(json).map_err(|error| bad(error.to_string()))?;
-        let budget = |(key, models): (String, Value)| {
-            let number = key.strip_prefix(PREFIX).and_then(|it| it.parse().ok());
-            let number = number.filter(|number: &f64| number.is_finite() && *number > 0.0);
-            let number = number.ok_or_else(|| bad(format!("key '{key}' is no budget")))?;
-            let models: Map<String, Value> =
-                serde_json::from_value(models).map_err(|error| bad(format!("{key}: {error}")))?;
-            let model = |(name, entry): (String, Value)| {
-                let entry = serde_json::from_value(entry);
-                let entry = entry.map_err(|error| bad(format!("{key}, {name}: {error}")))?;
-                Ok((name, entry))
-            };
-            let models = models.into_iter().map(model).collect::<Result<_>>()?;
-            Ok((number, models))
-        };
-        let mut budgets: Vec<_> = root.into_iter().map(budget).collect::<Result<_>>()?;
+        let mut budgets = guide_table::from_json(json, path, "flops_<budget>", |key| {
+            let budget: f64 = key.strip_prefix(PREFIX)?.parse().ok()?;
+            (budget.is_finite() && budget > 0.0).then_some(budget)
+        })?;
         budgets.sort_by(|(a, _): &(f64, _), (b, _)| a.total_cmp(b));
         Ok(Self { budgets })
     }

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{RunRecord, WidthSummary};
+use super::{RunRecord, WidthSummary, guide_table};
+use crate::Result;
 use crate::quant::BitWidth;
-use crate::{Error, Result};
 
 /// Values of one model at one width: means over completed seeds, `null` where none completed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,50 +79,21 @@ impl QuantizationGuide {
 
     /// The guide's JSON: width -> model -> values.
     pub fn to_json(&self) -> Value {
-        let width = |(width, models): &(BitWidth, Vec<(String, QuantizedEntry)>)| {
-            let models = models.iter();
-            let models: Map<String, Value> = models
-                .map(|(name, entry)| (name.clone(), serde_json::json!(entry)))
-                .collect();
-            (width.name().to_owned(), Value::Object(models))
-        };
-        Value::Object(self.widths.iter().map(width).collect())
+        guide_table::to_json(&self.widths, |width| width.name().to_owned())
     }
 
     /// Whether a document has keys of this shape.
     pub(super) fn looks_like(json: &Value) -> bool {
-        json.as_object().is_some_and(|root| {
-            let mut keys = root.keys();
-            keys.any(|key| BitWidth::ALL.iter().any(|width| width.name() == key))
-        })
+        guide_table::has_key(json, |key| named(key).is_some())
     }
 
     /// Reads the guide's shape.
     pub(super) fn from_json(json: Value, path: &Path) -> Result<Self> {
-        let bad = |problem: String| {
-            Error::bad_input(
-                path.display().to_string(),
-                problem,
-                "give a file that `bkbench run --output` wrote",
-            )
-        };
-        let root: Map<String, Value> =
-            serde_json::from_value(json).map_err(|error| bad(error.to_string()))?;
-        let width = |(key, models): (String, Value)| {
-            let width = BitWidth::ALL.into_iter().find(|width| width.name() == key);
-            let width = width.ok_or_else(|| bad(format!("key '{key}' is no width")))?;
-            let models: Map<String, Value> =
-                serde_json::from_value(models).map_err(|error| bad(format!("{key}: {error}")))?;
-            let model = |(name, entry): (String, Value)| {
-                let entry = serde_json::from_value(entry);
-                let entry = entry.map_err(|error| bad(format!("{key}, {name}: {error}")))?;
-                Ok((name, entry))
-            };
-            let models = models.into_iter().map(model).collect::<Result<_>>()?;
-            Ok((width, models))
-        };
-        Ok(Self {
-            widths: root.into_iter().map(width).collect::<Result<_>>()?,
-        })
+        let widths = guide_table::from_json(json, path, "a width", named)?;
+        Ok(Self { widths })
     }
+}
+
+fn named(key: &str) -> Option<BitWidth> {
+    BitWidth::ALL.into_iter().find(|width| width.name() == key)
 }

@@ -16,6 +16,7 @@ mod flops;
 mod guide;
 mod guide_efficiency;
 mod guide_quantization;
+mod guide_table;
 mod kernel_error;
 mod limits;
 mod longcontext;
