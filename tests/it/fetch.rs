@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use assert_cmd::Command;
 use sha2::{Digest, Sha256};
 
-use crate::datasets::{json_lines, load, named_config, put, texts, zst};
+use crate::datasets::{load, named_config};
+use crate::documents::{json_lines, put, texts, zst};
 
 /// What the server does wrong.
 #[derive(Clone, Copy, PartialEq)]

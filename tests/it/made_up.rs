@@ -1,9 +1,11 @@
 //! Made-up results: they exist only here, and no number of them was measured.
 
 use bkbench::config::{Budget, Config};
+use bkbench::math::random::{Coordinate, Purpose, normal};
 use bkbench::results::{
-    Cell, CellKey, Curves, DivergenceCause, Evaluation, Finite, LongContextMetrics, Memory,
-    MemoryLedger, Outcome, Parameters, PositionBucket, RunRecord, Warning,
+    AuditReport, AuditedWeights, Cell, CellKey, Curves, DivergenceCause, Evaluation, Finding,
+    Finite, Leak, LeakSearch, LongContextMetrics, Memory, MemoryLedger, Outcome, Parameters,
+    PositionBucket, RunRecord, Warning,
 };
 use bkbench::units::Bytes;
 use serde_json::json;
@@ -149,4 +151,87 @@ fn nll_by_position(seq_len: usize, breaks: bool) -> Vec<PositionBucket> {
         PositionBucket::new(octave, seq_len, 2.4 * n_tokens as f64, n_tokens).unwrap()
     };
     (0..octaves).map(bucket).collect()
+}
+
+pub(crate) const GUIDE_LENGTHS: [usize; 5] = [8192, 32_768, 131_072, 524_288, 1_048_576];
+
+/// Models a, b and the control at these lengths, all completed.
+pub(crate) fn longcontext(seq_lengths: &[usize], n_seeds: u64, n_steps: u64) -> RunRecord {
+    let mut config = Config::resolve(Some("smoke"), None, toml::Table::new()).unwrap();
+    config.longcontext.seq_lengths = seq_lengths.to_vec();
+    config.seeds.count = n_seeds;
+    of_config(config, n_steps, false)
+}
+
+pub(crate) fn evaluation(nll_nats: f64) -> Option<Evaluation> {
+    Evaluation::new(nll_nats * 65_536.0, 65_536, 65_536, 512)
+}
+
+pub(crate) fn finite(value: f64) -> Finite {
+    Finite::new(value).unwrap()
+}
+
+/// Some noise by seed and model, of the size of 1.
+pub(crate) fn noise(cell: &Cell) -> f64 {
+    let step = cell.model.bytes().map(u32::from).sum();
+    let coordinate = Coordinate {
+        step,
+        ..Coordinate::new(Purpose::Test)
+    };
+    normal(cell.seed, coordinate.at(cell.seq_len as u64))
+}
+
+/// The record with other held-out losses.
+pub(crate) fn with_nll(record: &RunRecord, nll: impl Fn(&Cell) -> f64) -> RunRecord {
+    changed(record, |cell| {
+        let nll = nll(cell);
+        cell.metrics.as_mut().unwrap().evaluation = evaluation(nll);
+        true
+    })
+}
+
+pub(crate) fn with_outcome(
+    record: &RunRecord,
+    outcome: impl Fn(&Cell) -> Option<Outcome>,
+) -> RunRecord {
+    changed(record, |cell| {
+        if let Some(outcome) = outcome(cell) {
+            cell.outcome = outcome;
+            cell.metrics.as_mut().unwrap().evaluation = None;
+        }
+        true
+    })
+}
+
+pub(crate) fn diverged(step: u64) -> Outcome {
+    Outcome::Diverged {
+        step,
+        cause: DivergenceCause::BlowUp,
+    }
+}
+
+pub(crate) fn out_of_memory() -> Outcome {
+    Outcome::OutOfMemory {
+        requested_bytes: None,
+    }
+}
+
+/// Adds an audit that found a leak in `model`.
+pub(crate) fn leak(record: &mut RunRecord, model: &str) {
+    let finding = Finding::Causality(LeakSearch {
+        n_tokens: 8,
+        cuts: vec![4],
+        largest_change: Some(finite(1.0)),
+        leak: Some(Leak {
+            first_offset: -1,
+            cut: 4,
+        }),
+        n_not_reproduced: 0,
+    });
+    record.audits.push(AuditReport {
+        model: model.into(),
+        weights: AuditedWeights::Initial,
+        seed: 42,
+        checks: vec![finding.into()],
+    });
 }
