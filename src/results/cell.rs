@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AtBudget, Finite, LongContextMetrics, PROTOCOL_VERSION, QuantizationMetrics, Warning};
+use super::{
+    AtBudget, Evaluation, Finite, LongContextMetrics, PROTOCOL_VERSION, QuantizationMetrics,
+    Warning,
+};
 use crate::Result;
 use crate::config::{
     Benchmark, Config, ModelConfig, QuantizationConfig, TrainConfig, canonical_sha256,
@@ -42,6 +45,11 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// Held-out text under the last weights.
+    pub fn evaluation(&self) -> Option<&Evaluation> {
+        self.metrics.as_ref()?.evaluation.as_ref()
+    }
+
     /// Key of the cell's setting in the guide's JSON: `seq_len_8192`, `flops_1e9`. One model, setting and seed is one cell.
     pub fn setting(&self) -> String {
         match &self.at_budget {

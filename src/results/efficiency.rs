@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, Finite, Outcome};
-use crate::config::{BudgetUnit, Config};
+use super::{Cell, Finite, Outcome, RunRecord};
+use crate::config::BudgetUnit;
 use crate::stats::{Estimate, Interval, bootstrap};
 
 /// A budget and the shape that was solved for it.
@@ -90,39 +90,43 @@ pub struct EfficiencyRatio {
 /// Steps over which a training loss is averaged before it is held against the target.
 const SMOOTHING_STEPS: usize = 32;
 
-/// Points in the order of the cells; empty where no cell has a budget.
-pub(super) fn points(cells: &[Cell], unit: BudgetUnit) -> Vec<EfficiencyPoint> {
+/// Points in the order of the cells, of models that are causal; empty where no cell has a budget.
+pub(super) fn points(record: &RunRecord) -> Vec<EfficiencyPoint> {
+    let unit = record.config.efficiency.budget_unit;
+    let is_causal = |cell: &&Cell| record.is_causal(&cell.model);
+    let cells: Vec<&Cell> = record.cells.iter().filter(is_causal).collect();
     let mut points: Vec<EfficiencyPoint> = Vec::new();
-    for cell in cells {
+    for cell in &cells {
         let Some(at) = cell.at_budget else { continue };
         let known =
             |point: &EfficiencyPoint| point.model == cell.model && point.at.budget == at.budget;
         if !points.iter().any(known) {
-            points.push(point(cells, &cell.model, at));
+            points.push(point(&cells, &cell.model, at));
         }
     }
-    let fronts: Vec<bool> = points
-        .iter()
-        .map(|point| is_on_front(point, &points, unit))
-        .collect();
+    let place = |point: &EfficiencyPoint| Some((point.at.used(unit), point.nll_nats?.mean));
+    let on_front = |point: &EfficiencyPoint| {
+        let of_model = points.iter().filter(|other| other.model == point.model);
+        let places: Vec<(f64, f64)> = of_model.filter_map(place).collect();
+        place(point).is_some_and(|place| front(&places).contains(&place))
+    };
+    let fronts: Vec<bool> = points.iter().map(on_front).collect();
     for (point, on_front) in points.iter_mut().zip(fronts) {
         point.on_front = on_front;
     }
     points
 }
 
-fn point(cells: &[Cell], model: &str, at: AtBudget) -> EfficiencyPoint {
-    let under = |cell: &&Cell| {
-        cell.outcome == Outcome::Completed
-            && cell
-                .at_budget
-                .is_some_and(|other| other.budget == at.budget)
+fn point(cells: &[&Cell], model: &str, at: AtBudget) -> EfficiencyPoint {
+    let under = |cell: &Cell| {
+        let budget = cell.at_budget.map(|other| other.budget);
+        cell.outcome == Outcome::Completed && budget == Some(at.budget)
     };
-    let last = |cell: &Cell| smoothed(cell)?.last().copied();
-    let target = cells.iter().filter(under).filter_map(last).reduce(f64::max);
-    let of_model: Vec<&Cell> = cells
-        .iter()
-        .filter(under)
+    let completed: Vec<&Cell> = cells.iter().copied().filter(|cell| under(cell)).collect();
+    let last = |cell: &&Cell| smoothed(cell)?.last().copied();
+    let target = completed.iter().filter_map(last).reduce(f64::max);
+    let of_model: Vec<&Cell> = completed
+        .into_iter()
         .filter(|cell| cell.model == model)
         .collect();
     let over_seeds = |value: &dyn Fn(&Cell) -> Option<f64>| {
@@ -134,26 +138,8 @@ fn point(cells: &[Cell], model: &str, at: AtBudget) -> EfficiencyPoint {
         at,
         n_seeds: of_model.len(),
         nll_nats: over_seeds(&nll),
-        token_perplexity: over_seeds(&|cell| {
-            Some(
-                cell.metrics
-                    .as_ref()?
-                    .evaluation
-                    .as_ref()?
-                    .token_perplexity?
-                    .get(),
-            )
-        }),
-        bits_per_byte: over_seeds(&|cell| {
-            Some(
-                cell.metrics
-                    .as_ref()?
-                    .evaluation
-                    .as_ref()?
-                    .bits_per_byte
-                    .get(),
-            )
-        }),
+        token_perplexity: over_seeds(&|cell| Some(cell.evaluation()?.token_perplexity?.get())),
+        bits_per_byte: over_seeds(&|cell| Some(cell.evaluation()?.bits_per_byte.get())),
         on_front: false,
         training_flops_to_target: over_seeds(&|cell| flops_to(cell, target?)),
         target_nats: target.and_then(Finite::new),
@@ -162,7 +148,7 @@ fn point(cells: &[Cell], model: &str, at: AtBudget) -> EfficiencyPoint {
 
 /// Held-out loss, nats per token.
 fn nll(cell: &Cell) -> Option<f64> {
-    Some(cell.metrics.as_ref()?.evaluation.as_ref()?.nll_nats.get())
+    Some(cell.evaluation()?.nll_nats.get())
 }
 
 /// Means of the training loss over the last [`SMOOTHING_STEPS`] steps, from the first step that has as many before it, or
@@ -184,38 +170,29 @@ fn flops_to(cell: &Cell, target: f64) -> Option<f64> {
     Some(n_steps as f64 * a_step)
 }
 
-/// Whether no other point of its model has fewer FLOPs, or as few, and no higher a loss.
-fn is_on_front(point: &EfficiencyPoint, points: &[EfficiencyPoint], unit: BudgetUnit) -> bool {
-    let place = |point: &EfficiencyPoint| Some((point.at.used(unit), point.nll_nats?.mean));
-    let Some((flops, loss)) = place(point) else {
-        return false;
-    };
-    let others = points.iter().filter(|other| other.model == point.model);
-    !others
-        .filter_map(place)
-        .any(|(f, l)| (f, l) != (flops, loss) && f <= flops && l <= loss)
-}
-
-/// FLOPs of the second model over the first one's; `None` where their fronts do not overlap.
-pub(super) fn ratio(cells: &[Cell], config: &Config) -> Option<EfficiencyRatio> {
+/// FLOPs of the second model over the first one's; `None` where their fronts do not overlap, and where one of them sees the
+/// tokens that it predicts.
+pub(super) fn ratio(record: &RunRecord) -> Option<EfficiencyRatio> {
+    let config = &record.config;
     let (a, b) = (&config.models.a, &config.models.b);
+    if !(record.is_causal(a) && record.is_causal(b)) {
+        return None;
+    }
     let unit = config.efficiency.budget_unit;
-    let budgets = &config.efficiency.flops_budgets;
-    // (ln FLOPs, nats) of one seed, budget by budget; `None` unless it completed all of them that a shape fits.
+    // A budget that is out of reach for one seed is left out for all: curves of a model have the same FLOPs.
+    let within_reach = |model: &str, budget: f64| {
+        let mut cells = cells_under(record, model, budget);
+        cells.all(|cell| !matches!(cell.outcome, Outcome::Skipped { .. }))
+    };
+    // (ln FLOPs, nats) of one seed, budget by budget; `None` unless it completed all of them.
     let curve = |model: &str, seed: u64| -> Option<Vec<(f64, f64)>> {
-        let of_seed = |budget: &f64| {
-            cells.iter().find(|cell| {
-                let at = cell.at_budget.map(|at| at.budget) == Finite::new(*budget);
-                at && cell.model == model && cell.seed == seed
-            })
+        let budgets = config.efficiency.flops_budgets.iter();
+        let budgets = budgets.filter(|&&budget| within_reach(model, budget));
+        let point = |&budget: &f64| {
+            let cell = cells_under(record, model, budget).find(|cell| cell.seed == seed)?;
+            Some((cell.at_budget?.used(unit).ln(), nll(cell)?))
         };
-        let cells: Vec<&Cell> = budgets.iter().map(of_seed).collect::<Option<_>>()?;
-        let reached = cells
-            .into_iter()
-            .filter(|cell| !matches!(cell.outcome, Outcome::Skipped { .. }));
-        reached
-            .map(|cell| Some((cell.at_budget?.used(unit).ln(), nll(cell)?)))
-            .collect()
+        budgets.map(point).collect()
     };
     let seeds = config.seeds.iter();
     let pairs: Vec<[Vec<(f64, f64)>; 2]> = seeds
@@ -241,6 +218,17 @@ pub(super) fn ratio(cells: &[Cell], config: &Config) -> Option<EfficiencyRatio> 
         interval: interval.map(Interval::exp),
         n_seeds: pairs.len(),
     })
+}
+
+/// The cells of a model under a budget.
+fn cells_under<'a>(
+    record: &'a RunRecord,
+    model: &'a str,
+    budget: f64,
+) -> impl Iterator<Item = &'a Cell> {
+    let budget = Finite::new(budget);
+    let of_model = record.cells.iter().filter(move |cell| cell.model == model);
+    of_model.filter(move |cell| cell.at_budget.map(|at| at.budget) == budget)
 }
 
 /// Losses averaged point by point over curves with the same FLOPs.

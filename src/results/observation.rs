@@ -45,7 +45,7 @@ fn of_cell<'a>(cell: &'a Cell, config: &Config) -> Vec<Observation<'a>> {
         Benchmark::Longcontext | Benchmark::Efficiency => vec![Observation {
             setting: cell.setting(),
             cell,
-            evaluation: cell.metrics.as_ref().and_then(|m| m.evaluation.as_ref()),
+            evaluation: cell.evaluation(),
         }],
         Benchmark::Quantization => {
             let widths = config.quantization.widths().unwrap_or_default();

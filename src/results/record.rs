@@ -200,9 +200,8 @@ impl RunRecord {
             Benchmark::Quantization | Benchmark::Efficiency => Vec::new(),
         };
         self.quantization = quantization::summarise(&self.cells);
-        let unit = self.config.efficiency.budget_unit;
-        self.efficiency = efficiency::points(&self.cells, unit);
-        self.efficiency_ratio = efficiency::ratio(&self.cells, &self.config);
+        self.efficiency = efficiency::points(self);
+        self.efficiency_ratio = efficiency::ratio(self);
     }
 
     /// Whether no audit of `model` saw a logit that depends on a later token. The numbers of a model that

@@ -98,10 +98,7 @@ fn against(cells: &[&Cell], control: &[&Cell]) -> Option<PairedT> {
     if cells[0].model == control[0].model || cells.len() != control.len() {
         return None;
     }
-    let nll = |cell: &Cell| {
-        let evaluation = cell.metrics.as_ref()?.evaluation.as_ref()?;
-        Some(evaluation.nll_nats.get())
-    };
+    let nll = |cell: &Cell| Some(cell.evaluation()?.nll_nats.get());
     let pairs: Option<Vec<(f64, f64)>> = cells
         .iter()
         .map(|cell| {

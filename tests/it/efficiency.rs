@@ -175,6 +175,45 @@ fn noise_that_pairs_do_not_share_widens_the_interval_and_a_missing_seed_is_left_
 }
 
 #[test]
+fn a_budget_out_of_reach_for_one_seed_is_left_out_for_all() {
+    let skipped = made_up::changed(&record(1.7), |cell| {
+        let budget = cell.at_budget.unwrap().budget.get();
+        if (cell.model.as_str(), cell.seed, budget) == ("mamba", 43, 1e6) {
+            cell.outcome = Outcome::Skipped {
+                reason: "made up".into(),
+                needs: "more".into(),
+                have: "less".into(),
+            };
+            cell.metrics = None;
+        }
+        true
+    });
+    let ratio = skipped.efficiency_ratio.unwrap();
+    assert_eq!(ratio.n_seeds, 5);
+    assert!((ratio.ratio.get() - 1.7).abs() < 1e-9, "{ratio:?}");
+    let high = ratio.perplexity[1].get().ln();
+    assert!(
+        (high - 2.5).abs() < 1e-9,
+        "up to the loss under 2e6: {high}"
+    );
+}
+
+#[test]
+fn a_model_that_sees_its_targets_has_no_point_and_no_ratio() {
+    let mut leaking = record(1.0);
+    made_up::leak(&mut leaking, "mamba");
+    leaking.derive();
+    assert!(leaking.efficiency_ratio.is_none());
+    assert!(
+        leaking
+            .efficiency
+            .iter()
+            .all(|point| point.model == "resnetbk")
+    );
+    assert_eq!(leaking.efficiency.len(), 3);
+}
+
+#[test]
 fn there_is_no_ratio_where_the_fronts_share_no_perplexity() {
     let apart = made_up::changed(&record(1.0), |cell| {
         if cell.model == "mamba" {
