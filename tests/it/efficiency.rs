@@ -11,7 +11,7 @@ use bkbench::models::{BatchShape, LanguageModel};
 use bkbench::report::efficiency::table;
 use bkbench::report::plot::efficiency::{Options, draw};
 use bkbench::results::{
-    AtBudget, Evaluation, Finite, Outcome, ResultsFile, RunRecord, comparisons,
+    AtBudget, Evaluation, Finite, Outcome, ResultsFile, RunRecord, Warning, comparisons,
 };
 
 use crate::{made_up, support};
@@ -334,6 +334,15 @@ fn a_run_leaves_points_within_their_budgets_the_guides_file_and_a_plot() {
         let ratio = at.training_flops_total.get() / at.forward_flops_per_token.get() / 256.0;
         assert!((2.9..3.1).contains(&ratio), "{ratio}");
     }
+    // A layer that a smaller model does not have is no layer that drifted.
+    let drifted = |warning: &&Warning| matches!(warning, Warning::KernelDrift { .. });
+    let depths: Vec<usize> = record
+        .cells
+        .iter()
+        .map(|cell| cell.at_budget.unwrap().n_layers)
+        .collect();
+    assert!(depths.iter().min() < depths.iter().max(), "{depths:?}");
+    assert_eq!(record.warnings.iter().find(drifted), None);
     assert!(folder.join("efficiency.svg").exists());
     assert!(!folder.join("stability.svg").exists());
 

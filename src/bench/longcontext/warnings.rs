@@ -137,8 +137,8 @@ pub(super) fn memory_estimate_off(cell: &Cell) -> Option<Warning> {
     })
 }
 
-/// The kernels of `cell` that [drifted], measured by the shortest length among `cells` with the same model and
-/// seed.
+/// The kernels of `cell` that [drifted], measured by the shortest length among `cells` of the same model, shape
+/// and seed.
 pub(super) fn kernel_drift(cell: &Cell, cells: &[Cell]) -> Vec<Warning> {
     let errors = |cell: &'_ Cell| -> Vec<KernelError> {
         let metrics = cell.metrics.as_ref();
@@ -147,6 +147,7 @@ pub(super) fn kernel_drift(cell: &Cell, cells: &[Cell]) -> Vec<Warning> {
     let shortest = cells
         .iter()
         .filter(|other| (&other.model, other.seed) == (&cell.model, cell.seed))
+        .filter(|other| other.at_budget == cell.at_budget)
         .filter(|other| !errors(other).is_empty())
         .min_by_key(|other| other.seq_len)
         .unwrap_or(cell);
