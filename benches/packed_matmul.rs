@@ -42,8 +42,8 @@ fn bench_on(criterion: &mut Criterion, name: &str, device: &Device) {
             ));
             group
                 .throughput(Throughput::Elements((tokens * rows * columns) as u64))
-                .measurement_time(Duration::from_secs(2))
-                .warm_up_time(Duration::from_secs(1))
+                .measurement_time(Duration::from_millis(400))
+                .warm_up_time(Duration::from_millis(100))
                 .sample_size(10);
             let bytes = Bytes(4 * weight.len() as u64);
             group.bench_function(format!("burn f32, {bytes}"), |b| {

@@ -295,7 +295,12 @@ impl Plan {
                 slots[k][token as usize] = tokens.len() as u32;
                 tokens.push(token);
             }
-            let rows = padded(list.len());
+            // A single token, as when text is written, is the one shape more that pays.
+            let rows = if n_tokens == 1 {
+                list.len()
+            } else {
+                padded(list.len())
+            };
             // Padding rows compute token 0 again; nothing reads them and their gradient is 0.
             tokens.resize(first + rows, 0);
             padded_rows.push(rows);

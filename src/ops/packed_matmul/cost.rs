@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 
 use super::DECODE_TOKENS;
-use super::cpu::{CHUNK, LANES};
+use super::cpu::{CHUNK, LANES, TASK};
 use super::wgsl::{LANES as DECODE_LANES, TILE};
 use crate::hardware::adapter_of;
 use crate::ops::ledger::{Op, register_as};
@@ -31,9 +31,10 @@ pub(super) fn product(tokens: usize, layout: Layout, device: &Device) {
             (true, true) => {
                 tokens * rows * (2 * (columns + layout.words_per_row()) + DECODE_LANES as usize)
             }
+            // A scale a weight and task.
             (false, false) => {
-                let rows = rows.next_multiple_of(LANES);
-                rows * columns.next_multiple_of(CHUNK) + 2 * tokens * rows * columns
+                let weights = rows.next_multiple_of(LANES) * columns;
+                (tokens.div_ceil(TASK) + 2 * tokens) * weights
             }
             (false, true) => {
                 let weights = rows.next_multiple_of(TILE) * columns.next_multiple_of(TILE);

@@ -1,7 +1,7 @@
 //! Products with a packed matrix on plain slices.
 //!
-//! A few rows of `x`: codes become floats in registers and meet `x` at once. Many rows: a panel of the matrix that
-//! fits in a core's cache is unpacked, every weight once a call, and multiplied in register blocks.
+//! A few rows of `x`: codes become floats in registers and meet `x` at once. Many rows: sixteen rows of the matrix are
+//! unpacked into a panel that stays in a core's cache, and multiplied in register blocks.
 
 #![allow(
     clippy::inline_always,
@@ -25,12 +25,14 @@ pub(super) const LANES: usize = 16;
 const ROWS: usize = 4;
 /// Rows of `x` in a register block.
 const BLOCK: usize = 6;
-/// Rows of `x` in a task.
-const TASK: usize = 8 * BLOCK;
-/// Bytes of the unpacked panels.
-const PANEL_BYTES: usize = 512 << 10;
+/// Columns of a register block that are multiplied between two looks at the bounds.
+const UNROLLED: usize = 8;
+/// Rows of `x` in a task; each unpacks the matrix for itself.
+pub(super) const TASK: usize = 11 * BLOCK;
 /// Weights that are worth a task.
-const TASK_WEIGHTS: usize = 1 << 15;
+const TASK_WEIGHTS: usize = 1 << 16;
+/// Multiplications for which waking other threads costs less than it saves.
+const WORTH_WAKING: usize = 1 << 18;
 
 type Lanes<T> = [T; LANES];
 
@@ -58,45 +60,52 @@ pub fn matmul<T: Real>(x: &[T], layout: Layout, words: &[u32], y: &mut [T]) {
 
 /// Overwrites `y` `[ids, columns]` with rows `ids` of the matrix.
 pub fn gather_rows<T: Real>(layout: Layout, words: &[u32], ids: &[u32], y: &mut [T]) {
-    y.par_chunks_exact_mut(layout.columns)
-        .zip(ids)
-        .with_min_len(TASK_WEIGHTS / layout.columns + 1)
-        .for_each(|(y, &id)| for_width!(layout, unpack_row::<T>(layout, words, id as usize, y)));
+    let n_ids = TASK_WEIGHTS / layout.columns + 1;
+    let work = y.len();
+    in_tasks(y, n_ids * layout.columns, work, |task, y| {
+        let ids = &ids[task * n_ids..];
+        for (y, &id) in y.chunks_exact_mut(layout.columns).zip(ids) {
+            for_width!(layout, unpack_row::<T>(layout, words, id as usize, y));
+        }
+    });
 }
 
 fn decode<T: Real>(x: &[T], layout: Layout, words: &[u32], y: &mut [T]) {
-    let rows = (TASK_WEIGHTS / layout.columns + 1).next_multiple_of(ROWS);
-    for (x, y) in x
-        .chunks_exact(layout.columns)
-        .zip(y.chunks_exact_mut(layout.rows))
-    {
-        y.par_chunks_mut(rows).enumerate().for_each(|(task, y)| {
-            for_width!(layout, dots::<T>(x, layout, words, task * rows, y));
+    let Layout { rows, columns, .. } = layout;
+    let n_rows = (TASK_WEIGHTS / columns + 1).next_multiple_of(ROWS);
+    for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(rows)) {
+        in_tasks(y, n_rows, rows * columns, |task, y| {
+            for_width!(layout, dots::<T>(x, layout, words, task * n_rows, y));
         });
     }
 }
 
 fn prefill<T: Real>(x: &[T], layout: Layout, words: &[u32], y: &mut [T]) {
     let Layout { rows, columns, .. } = layout;
-    let panel_len = columns * LANES;
-    let n_panels = (PANEL_BYTES / (panel_len * size_of::<T>()))
-        .max(2)
-        .min(rows.div_ceil(LANES));
-    let mut panels = vec![T::zero(); n_panels * panel_len];
-    for first in (0..rows).step_by(n_panels * LANES) {
-        let n_rows = (rows - first).min(n_panels * LANES);
-        let panels = &mut panels[..n_rows.div_ceil(LANES) * panel_len];
-        panels
-            .par_chunks_exact_mut(panel_len)
+    in_tasks(y, TASK * rows, x.len() * rows, |task, y| {
+        let x = &x[task * TASK * columns..][..y.len() / rows * columns];
+        let mut panel = vec![[T::zero(); LANES]; columns];
+        for first in (0..rows).step_by(LANES) {
+            for_width!(layout, unpack_panel::<T>(layout, words, first, &mut panel));
+            multiply_panel(x, layout, &panel, first, y);
+        }
+    });
+}
+
+/// Hands every `len` values of `y`, with their number, to `task`: on this thread alone unless `work`, all their
+/// multiplications, is worth waking others.
+fn in_tasks<T: Real>(
+    y: &mut [T],
+    len: usize,
+    work: usize,
+    task: impl Fn(usize, &mut [T]) + Send + Sync,
+) {
+    if work < WORTH_WAKING {
+        y.chunks_mut(len).enumerate().for_each(|(i, y)| task(i, y));
+    } else {
+        y.par_chunks_mut(len)
             .enumerate()
-            .for_each(|(p, panel)| {
-                let first = first + p * LANES;
-                for_width!(layout, unpack_panel::<T>(layout, words, first, panel));
-            });
-        let panels = &*panels;
-        y.par_chunks_mut(TASK * rows)
-            .zip(x.par_chunks(TASK * columns))
-            .for_each(|(y, x)| multiply_panels(x, layout, panels, first, y));
+            .for_each(|(i, y)| task(i, y));
     }
 }
 
@@ -132,37 +141,30 @@ fn dot<T: Real, const BITS: usize, const N: usize>(
 ) -> [T; N] {
     let matrix = Matrix { layout, words };
     let rows: [&[u32]; N] = std::array::from_fn(|r| matrix.codes(first + r));
-    let (whole, rest) = x.as_chunks::<CHUNK>();
-    let chunks_per_group = layout.group_len().div_ceil(CHUNK);
+    let group_len = layout.group_len();
     let mut total = [[T::zero(); LANES]; N];
-    let mut sum = [[T::zero(); LANES]; N];
-    for (k, x) in whole.iter().enumerate() {
-        for r in 0..N {
-            let (codes, _) = rows[r][k * BITS..].as_chunks::<BITS>();
-            sum[r] = plus_product(sum[r], unpack(&codes[0]), x);
-        }
-        if (k + 1) % chunks_per_group == 0 {
+    for (group, x) in x.chunks(group_len).enumerate() {
+        let rows = rows.map(|row| &row[group * group_len * BITS / 32..]);
+        let mut sum = [[T::zero(); LANES]; N];
+        let (whole, rest) = x.as_chunks::<CHUNK>();
+        for (k, x) in whole.iter().enumerate() {
             for r in 0..N {
-                let scale = matrix.scale(first + r, k * CHUNK);
-                total[r] = plus_scaled(total[r], sum[r], scale);
+                let (codes, _) = rows[r][k * BITS..].as_chunks::<BITS>();
+                sum[r] = plus_product(sum[r], unpack(&codes[0]), x);
             }
-            sum = [[T::zero(); LANES]; N];
         }
-    }
-    if !rest.is_empty() {
-        let x = padded::<T, CHUNK>(rest);
+        if !rest.is_empty() {
+            let x = padded::<T, CHUNK>(rest);
+            for r in 0..N {
+                let codes = padded::<u32, BITS>(&rows[r][whole.len() * BITS..]);
+                sum[r] = plus_product(sum[r], unpack(&codes), &x);
+            }
+        }
         for r in 0..N {
-            let codes = padded::<u32, BITS>(&rows[r][whole.len() * BITS..]);
-            sum[r] = plus_product(sum[r], unpack(&codes), &x);
+            total[r] = plus_scaled(total[r], sum[r], matrix.scale(first + r, group));
         }
     }
-    let mut y = [T::zero(); N];
-    for r in 0..N {
-        // Zeros where the last group was whole.
-        let scale = matrix.scale(first + r, layout.columns - 1);
-        y[r] = total_of(plus_scaled(total[r], sum[r], scale));
-    }
-    y
+    total.map(total_of)
 }
 
 /// Overwrites `y` `[columns]` with a row of the matrix.
@@ -172,9 +174,16 @@ fn dot<T: Real, const BITS: usize, const N: usize>(
 ))]
 fn unpack_row<T: Real, const BITS: usize>(layout: Layout, words: &[u32], row: usize, y: &mut [T]) {
     let matrix = Matrix { layout, words };
-    for (k, y) in y.chunks_mut(CHUNK).enumerate() {
-        let weights = matrix.chunk::<T, BITS>(row, k);
-        y.copy_from_slice(&weights[..y.len()]);
+    let (codes, group_len) = (matrix.codes(row), layout.group_len());
+    for (group, y) in y.chunks_mut(group_len).enumerate() {
+        let codes = &codes[group * group_len * BITS / 32..];
+        let scale: T = matrix.scale(row, group);
+        for (y, codes) in y.chunks_mut(CHUNK).zip(codes.chunks(BITS)) {
+            let codes = unpack::<T, BITS>(&padded(codes));
+            for (y, &code) in y.iter_mut().zip(&codes) {
+                *y = code * scale;
+            }
+        }
     }
 }
 
@@ -187,50 +196,58 @@ fn unpack_panel<T: Real, const BITS: usize>(
     layout: Layout,
     words: &[u32],
     first: usize,
-    panel: &mut [T],
+    panel: &mut [Lanes<T>],
 ) {
     let matrix = Matrix { layout, words };
-    let (panel, _) = panel.as_chunks_mut::<LANES>();
     let n_rows = (layout.rows - first).min(LANES);
-    for (k, panel) in panel.chunks_mut(CHUNK).enumerate() {
-        let mut tile = [[T::zero(); CHUNK]; LANES];
+    let mut rows: [&[u32]; LANES] = [&[]; LANES];
+    for r in 0..n_rows {
+        rows[r] = matrix.codes(first + r);
+    }
+    let group_len = layout.group_len();
+    for (group, panel) in panel.chunks_mut(group_len).enumerate() {
+        let mut scales = [T::zero(); LANES];
         for r in 0..n_rows {
-            tile[r] = matrix.chunk::<T, BITS>(first + r, k);
+            scales[r] = matrix.scale(first + r, group);
         }
-        for (column, out) in panel.iter_mut().enumerate() {
-            for r in 0..LANES {
-                out[r] = tile[r][column];
+        // A word of every row at a time.
+        for (k, columns) in panel.chunks_mut(32 / BITS).enumerate() {
+            let at = group * group_len * BITS / 32 + k;
+            let mut words = [0; LANES];
+            for r in 0..n_rows {
+                words[r] = rows[r][at];
+            }
+            for (place, out) in columns.iter_mut().enumerate() {
+                for r in 0..LANES {
+                    out[r] = code::<T, BITS>(words[r], place) * scales[r];
+                }
             }
         }
     }
 }
 
-/// Writes to the rows of `y` the products of `x` with the unpacked rows in `panels`, the first of which is `first`.
+/// Writes to the rows of `y` the products of `x` with the unpacked rows in `panel`, the first of which is `first`.
 #[multiversion(targets(
     "x86_64+avx512f+avx512vl+avx512dq+avx512bw+avx2+fma",
     "x86_64+avx2+fma"
 ))]
-fn multiply_panels<T: Real>(x: &[T], layout: Layout, panels: &[T], first: usize, y: &mut [T]) {
+fn multiply_panel<T: Real>(x: &[T], layout: Layout, panel: &[Lanes<T>], first: usize, y: &mut [T]) {
     let Layout { rows, columns, .. } = layout;
-    for (p, panel) in panels.chunks_exact(columns * LANES).enumerate() {
-        let (panel, _) = panel.as_chunks::<LANES>();
-        let first = first + p * LANES;
-        let n_rows = (rows - first).min(LANES);
-        let blocks = x.chunks(BLOCK * columns).zip(y.chunks_mut(BLOCK * rows));
-        for (x, y) in blocks {
-            let mut write = |token: usize, products: Lanes<T>| {
-                y[token * rows + first..][..n_rows].copy_from_slice(&products[..n_rows]);
-            };
-            if x.len() == BLOCK * columns {
-                let products = multiply_block::<T, BLOCK>(x, columns, panel);
-                for (token, products) in products.into_iter().enumerate() {
-                    write(token, products);
-                }
-            } else {
-                for (token, x) in x.chunks_exact(columns).enumerate() {
-                    let [products] = multiply_block::<T, 1>(x, columns, panel);
-                    write(token, products);
-                }
+    let n_rows = (rows - first).min(LANES);
+    let blocks = x.chunks(BLOCK * columns).zip(y.chunks_mut(BLOCK * rows));
+    for (x, y) in blocks {
+        let mut write = |token: usize, products: Lanes<T>| {
+            y[token * rows + first..][..n_rows].copy_from_slice(&products[..n_rows]);
+        };
+        if x.len() == BLOCK * columns {
+            let products = multiply_block::<T, BLOCK>(x, columns, panel);
+            for (token, products) in products.into_iter().enumerate() {
+                write(token, products);
+            }
+        } else {
+            for (token, x) in x.chunks_exact(columns).enumerate() {
+                let [products] = multiply_block::<T, 1>(x, columns, panel);
+                write(token, products);
             }
         }
     }
@@ -243,14 +260,32 @@ fn multiply_block<T: Real, const N: usize>(
     columns: usize,
     panel: &[Lanes<T>],
 ) -> [Lanes<T>; N] {
-    let rows: [&[T]; N] = std::array::from_fn(|t| &x[t * columns..][..columns]);
+    let rows: [_; N] = std::array::from_fn(|t| x[t * columns..][..columns].as_chunks());
+    let (panel, rest) = panel.as_chunks();
     let mut sum = [[T::zero(); LANES]; N];
-    for k in 0..columns.min(panel.len()) {
-        let weights = panel[k];
+    for (k, weights) in panel.iter().enumerate() {
+        sum = plus_products(sum, rows.map(|(x, _)| &x[k]), weights);
+    }
+    if !rest.is_empty() {
+        let x = rows.map(|(_, x)| padded(x));
+        let mut weights = [[T::zero(); LANES]; UNROLLED];
+        weights[..rest.len()].copy_from_slice(rest);
+        sum = plus_products(sum, x.each_ref(), &weights);
+    }
+    sum
+}
+
+/// `sum` plus the products of a few columns, in their order.
+#[inline(always)]
+fn plus_products<T: Real, const N: usize>(
+    mut sum: [Lanes<T>; N],
+    x: [&[T; UNROLLED]; N],
+    weights: &[Lanes<T>; UNROLLED],
+) -> [Lanes<T>; N] {
+    for k in 0..UNROLLED {
         for t in 0..N {
-            let x = rows[t][k];
             for l in 0..LANES {
-                sum[t][l] = weights[l].mul_add(x, sum[t][l]);
+                sum[t][l] = weights[k][l].mul_add(x[t][k], sum[t][l]);
             }
         }
     }
@@ -272,27 +307,16 @@ impl<'a> Matrix<'a> {
         &self.words[row * n..][..n]
     }
 
-    /// The scale of the group that a column is in; 1 where there are none.
+    /// The scale of a group of a row; 1 where there are none.
     #[inline(always)]
-    fn scale<T: Real>(self, row: usize, column: usize) -> T {
+    fn scale<T: Real>(self, row: usize, group: usize) -> T {
         let groups = self.layout.groups_per_row();
         if groups == 0 {
             return T::one();
         }
-        let index = row * groups + column / self.layout.group_len();
+        let index = row * groups + group;
         let pair = self.words[self.layout.code_words() + index / 2];
         T::from_f32(half_to_f32(pair >> (16 * (index % 2))))
-    }
-
-    /// The weights of chunk `k` of a row, zeros after its last column.
-    #[inline(always)]
-    fn chunk<T: Real, const BITS: usize>(self, row: usize, k: usize) -> [T; CHUNK] {
-        let mut weights = unpack(&padded::<u32, BITS>(&self.codes(row)[k * BITS..]));
-        let scale = self.scale(row, k * CHUNK);
-        for weight in &mut weights {
-            *weight = *weight * scale;
-        }
-        weights
     }
 }
 
@@ -301,11 +325,6 @@ impl<'a> Matrix<'a> {
 fn unpack<T: Real, const BITS: usize>(words: &[u32; BITS]) -> [T; CHUNK] {
     let mut codes = [T::zero(); CHUNK];
     match BITS {
-        32 => {
-            for i in 0..CHUNK {
-                codes[i] = T::from_f32(f32::from_bits(words[i % BITS]));
-            }
-        }
         // Through arrays of the codes' own size: LLVM then loads them in one piece.
         16 => {
             let mut halves = [0_u16; CHUNK];
@@ -328,12 +347,24 @@ fn unpack<T: Real, const BITS: usize>(words: &[u32; BITS]) -> [T; CHUNK] {
         _ => {
             let per_word = 32 / BITS;
             for i in 0..CHUNK {
-                let left = words[i / per_word] << (32 - BITS * (i % per_word + 1));
-                codes[i] = T::from_f32((left.cast_signed() >> (32 - BITS)) as f32);
+                codes[i] = code::<T, BITS>(words[i / per_word], i % per_word);
             }
         }
     }
     codes
+}
+
+/// The code at a place of a word.
+#[inline(always)]
+fn code<T: Real, const BITS: usize>(word: u32, place: usize) -> T {
+    T::from_f32(match BITS {
+        32 => f32::from_bits(word),
+        16 => half_to_f32(word >> (16 * place)),
+        _ => {
+            let left = word << (32 - BITS * (place + 1));
+            (left.cast_signed() >> (32 - BITS)) as f32
+        }
+    })
 }
 
 /// The number whose f16 bits are the low half of `bits`, in a form that vectorises. Finite: there are no others.
