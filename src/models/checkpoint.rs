@@ -107,6 +107,8 @@ pub struct Loaded {
     pub path: PathBuf,
     /// Who wrote it.
     pub origin: Origin,
+    /// sha256 of its file of weights.
+    pub file_sha256: String,
     /// Which model, how large; in the vocabulary the rows that pad it count.
     pub shape: ModelShape,
     /// Its weights, without autodiff.
@@ -134,6 +136,7 @@ pub fn load(path: &Path, device: &Device) -> Result<Loaded> {
         description,
         layout,
         weights,
+        file_sha256,
         tensors,
     } = match Found::at(path)? {
         Found::Ours(folder) => Files::ours(folder),
@@ -143,19 +146,13 @@ pub fn load(path: &Path, device: &Device) -> Result<Loaded> {
     let model = LanguageModel::blank(&shape, &Device::flex());
     if let Some(adapter) = adapter_of(device) {
         let limit = adapter.limits.binding;
-        let beyond = beyond(&weights::shapes(&model), limit);
-        if !beyond.is_empty() {
-            return Err(Error::bad_input(
-                path.display().to_string(),
-                format!("does not fit {adapter}, whose kernels see {limit} of a tensor: {beyond}"),
-                "name another device, for example --device cpu",
-            ));
-        }
+        check_bindings(&weights::shapes(&model), limit, &adapter.to_string(), &path)?;
     }
     let model = stored::load_file(model, layout, &tensors, &weights.display().to_string())?;
     Ok(Loaded {
         path,
         origin,
+        file_sha256,
         shape,
         model: model.to_device(device),
         tokenizer,
@@ -275,6 +272,7 @@ struct Files {
     layout: Layout,
     /// The file that the tensors are from.
     weights: PathBuf,
+    file_sha256: String,
     tensors: Safetensors,
 }
 
@@ -303,7 +301,7 @@ impl Files {
         } = serde_json::from_value(json)
             .map_err(|error| damaged(&description, format!("is damaged: {error}")))?;
         let bytes = read(&weights)?;
-        if format!("{:x}", Sha256::digest(&bytes)) != weights_sha256 {
+        if sha256(&bytes) != weights_sha256 {
             let problem = format!("is damaged: its sha256 is not the one in {DESCRIPTION}");
             return Err(damaged(&weights, problem));
         }
@@ -315,6 +313,7 @@ impl Files {
             seq_len: Some(model.seq_len),
             description,
             layout: stored::ours,
+            file_sha256: weights_sha256,
             tensors: Safetensors::parse(&weights.display().to_string(), bytes)?,
             weights,
         })
@@ -324,7 +323,9 @@ impl Files {
         let name = description.display().to_string();
         let shape = published::shape(&name, &read(&description)?)?;
         let name = weights.display().to_string();
-        let mut tensors = Safetensors::parse(&name, read(&weights)?)?;
+        let bytes = read(&weights)?;
+        let file_sha256 = sha256(&bytes);
+        let mut tensors = Safetensors::parse(&name, bytes)?;
         if shape.tied_head {
             published::forget_tied_head(&mut tensors, &name)?;
         }
@@ -341,6 +342,7 @@ impl Files {
             description,
             layout: published::model,
             weights,
+            file_sha256,
             tensors,
         })
     }
@@ -387,13 +389,33 @@ fn check_sizes(shape: &ModelShape, tensors: &Safetensors, description: &Path) ->
     Ok(())
 }
 
-/// Names and sizes of the parameters that take more than `limit`.
-fn beyond(shapes: &[(String, Vec<usize>)], limit: Bytes) -> String {
+fn sha256(bytes: &[u8]) -> String {
+    format!("{:x}", Sha256::digest(bytes))
+}
+
+/// That every parameter of the model at `path` stays within `limit`, which is what kernels of `adapter` see at once.
+fn check_bindings(
+    shapes: &[(String, Vec<usize>)],
+    limit: Bytes,
+    adapter: &str,
+    path: &Path,
+) -> Result<()> {
     let too_large = shapes.iter().filter_map(|(name, shape)| {
         let bytes = Bytes(4 * shape.iter().product::<usize>() as u64);
         (bytes > limit).then(|| format!("{name} takes {bytes}"))
     });
-    too_large.collect::<Vec<_>>().join("; ")
+    let too_large: Vec<String> = too_large.collect();
+    if too_large.is_empty() {
+        return Ok(());
+    }
+    Err(Error::bad_input(
+        path.display().to_string(),
+        format!(
+            "does not fit {adapter}, whose kernels see {limit} of a tensor: {}",
+            too_large.join("; ")
+        ),
+        "name another device, for example --device cpu",
+    ))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -414,11 +436,19 @@ mod tests {
     fn parameters_beyond_the_limit_are_named_with_their_size() {
         let shapes = [("a", vec![3, 5]), ("b", vec![4, 4]), ("c", vec![17])];
         let shapes = shapes.map(|(name, shape)| (name.to_owned(), shape));
-        assert_eq!(
-            beyond(&shapes, Bytes(60)),
-            "b takes 64 B; c takes 68 B",
-            "60 bytes fit"
-        );
-        assert_eq!(beyond(&shapes, Bytes(68)), "");
+        let check =
+            |limit| check_bindings(&shapes, Bytes(limit), "a small GPU", Path::new("model"));
+        let error = check(60).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let message = error.to_string();
+        for part in [
+            "model:",
+            "a small GPU",
+            "60 B of a tensor: b takes 64 B; c takes 68 B;",
+        ] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(!message.contains("a takes"), "60 bytes fit: {message}");
+        check(68).unwrap();
     }
 }
