@@ -1,9 +1,9 @@
 //! The benchmarks: each returns cells of `results` and prints nothing.
 
-pub mod longcontext;
 pub mod memory;
 mod quantization;
 mod recall;
+pub mod run;
 
 /// Where a benchmark reports how far it is.
 pub trait Progress {

@@ -1,7 +1,7 @@
 //! The recall probe of every model and seed of a run.
 
 use super::Progress;
-use super::longcontext::{Run, failure_kind, parameters};
+use super::run::{Part, Run, failure_kind, parameters};
 use crate::eval::recall::{PROTOCOL, distances, measure, task, train};
 use crate::models::registry::{Carry, ModelShape};
 use crate::results::{Outcome, RecallKey, RecallResult, RecallVerdict, RunRecord, RunWriter};
@@ -11,13 +11,14 @@ impl Run<'_> {
     /// Probes what `record` does not hold yet; the record is saved after every model and seed.
     pub(super) fn probe_recall(
         &self,
+        part: &Part,
         record: &mut RunRecord,
         writer: &mut RunWriter,
         progress: &mut dyn Progress,
     ) -> Result<()> {
-        let distances = distances(&PROTOCOL, self.grid.longest());
-        for &seed in &self.grid.seeds {
-            for shape in self.grid.shapes() {
+        let distances = distances(&PROTOCOL, part.grid.longest());
+        for &seed in &part.grid.seeds {
+            for shape in part.grid.shapes() {
                 // The sizes are matched without the embedding, so that they still are with another vocabulary.
                 let shape = ModelShape {
                     vocab_size: task::VOCAB_SIZE,

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use toml::Table;
 
+use super::session::Session;
 use crate::bench::Progress;
+use crate::bench::run::Part;
 use crate::config::Config;
 use crate::data::{self, Dataset};
 use crate::eval::audit;
@@ -163,11 +165,17 @@ impl Args {
 /// # Errors
 /// As [`Audit::models`]; [`Error::CheckFailed`] when anything but causality fails.
 pub(super) fn before_run(
-    config: &Config,
-    hardware: &Hardware,
-    dataset: &Dataset,
+    session: &Session,
     progress: &mut dyn Progress,
 ) -> Result<Vec<AuditReport>> {
+    let Session {
+        config,
+        hardware,
+        parts,
+    } = session;
+    let Some(Part { dataset, .. }) = parts.first() else {
+        return Ok(Vec::new());
+    };
     let models: Vec<Architecture> = config
         .models
         .names()

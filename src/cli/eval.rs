@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::count;
-use crate::bench::longcontext::segment_len;
+use crate::bench::run::segment_len;
 use crate::config::TrainConfig;
 use crate::data::{Tokenizer, Tokens, read_utf8};
 use crate::eval::{Evaluator, HeldOut, windows_at_once};
@@ -50,7 +50,7 @@ Every token is scored once, but the first, which nothing precedes. Within a wind
 as the text carries it to the end.
 
 Examples:
-  bkbench eval --checkpoint results/20260101T120000Z-longcontext-1a2b3c4d/checkpoints/<cell> --text my.txt
+  bkbench eval --checkpoint results/20260101T120000Z-longcontext-1a2b3c4d/checkpoints/<training> --text my.txt
   bkbench eval --checkpoint mamba-130m --text my.txt --window 1024 --device cpu";
 
 /// Scores a text and prints what came out.

@@ -56,7 +56,7 @@ const EXAMPLES: &str = "\
 The prompt is repeated on stdout and the text follows it as it is written; it ends early where the model ends its document.
 
 Examples:
-  bkbench generate --checkpoint results/20260101T120000Z-longcontext-1a2b3c4d/checkpoints/<cell> --prompt 'In the beginning'
+  bkbench generate --checkpoint results/20260101T120000Z-longcontext-1a2b3c4d/checkpoints/<training> --prompt 'In the beginning'
   bkbench generate --checkpoint mamba-130m --prompt 'My name is' --temperature 0.8 --top_k 40 --seed 1";
 
 /// Writes text to stdout and its speed to stderr.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::progress::Reporter;
 use super::session::Session;
 use crate::Error;
-use crate::bench::longcontext::{Checkpoints, Verdict};
+use crate::bench::run::{Checkpoints, Verdict};
 use crate::results::RunRecord;
 use crate::train::Interrupt;
 
@@ -34,12 +34,12 @@ Examples:
 /// Bad input, a device that fails, or a difference.
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let record = RunRecord::load(&args.run)?;
-    let session = Session::open(&record.config, &mut Reporter::new(quiet))?;
+    let session = Session::open(record.config.clone(), &mut Reporter::new(quiet))?;
     let (checkpoints, interrupt) = (
         Checkpoints::of(&record.files, &args.run),
         Interrupt::default(),
     );
-    let run = session.run(&record.config, &checkpoints, &interrupt);
+    let run = session.run(&checkpoints, &interrupt);
     let (mut n_same, mut n_not_compared, mut n_differ) = (0, 0, 0);
     run.replay(&record, args.cell.as_deref(), &mut |check| {
         let (word, why) = match &check.verdict {

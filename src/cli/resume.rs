@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::progress::Reporter;
 use super::session::{Session, finish, on_signals};
 use crate::bench::Progress;
-use crate::bench::longcontext::Checkpoints;
+use crate::bench::run::Checkpoints;
 use crate::results::{GuideFile, PROTOCOL_VERSION, RunRecord, RunWriter};
 use crate::units::Count;
 use crate::{Error, Result};
@@ -46,9 +46,6 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let n_cells = record.config.n_cells();
     let finished = record.cells.len() as u64;
     let checkpoints = Checkpoints::of(&record.files, writer.dir());
-    for cell in &record.cells {
-        checkpoints.tidy(cell)?;
-    }
     let found = format!(
         "{}: {} of {} cells are finished",
         args.run.display(),
@@ -57,6 +54,9 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     );
     let probed = record.recall.len() as u64 == record.config.n_probes();
     if finished == n_cells && probed {
+        for cell in &record.cells {
+            checkpoints.tidy(&cell.training)?;
+        }
         progress.message(&format!("{found}; the run is complete"));
     } else {
         progress.message(&format!("{found}; going on"));
@@ -81,27 +81,28 @@ fn go_on(
 ) -> Result<()> {
     // Before the data are read: a newer version may read another text, or none.
     agree(run, &of_program(record))?;
-    let session = Session::open(&record.config, progress)?;
+    let session = Session::open(record.config.clone(), progress)?;
     agree(run, &of_machine(record, &session))?;
     record.provenance.resume();
     writer.save(record).map_err(|error| error.stopped(run))?;
-    let (config, interrupt) = (record.config.clone(), on_signals()?);
+    let interrupt = on_signals()?;
     session
-        .run(&config, checkpoints, &interrupt)
+        .run(checkpoints, &interrupt)
         .train_all(record, writer, progress)
         .map_err(|error| error.stopped(run))
 }
 
 /// The file of this command, or else the one the run was told to write and has not written.
 fn guide_file(args: &Args, record: &mut RunRecord) -> Result<Option<GuideFile>> {
+    let benchmarks = &record.config.benchmarks;
     if let Some(path) = &args.output {
-        let file = GuideFile::reserve(path)?;
+        let file = GuideFile::reserve(path, benchmarks)?;
         let absolute = std::path::absolute(path).map_err(Error::io("find", path))?;
         record.files.output = Some(absolute);
         return Ok(Some(file));
     }
-    let missing = record.files.output.as_deref().filter(|path| !path.exists());
-    missing.map(GuideFile::reserve).transpose()
+    let output = record.files.output.as_deref();
+    Ok(output.map(|path| GuideFile::missing(path, benchmarks)))
 }
 
 fn agree(run: &Path, differences: &[String]) -> Result<()> {
@@ -140,7 +141,7 @@ fn of_machine(record: &RunRecord, session: &Session) -> Vec<String> {
     let mut found = Vec::new();
     let hardware = json!(session.hardware.fingerprint);
     differences("hardware", &record.hardware, &hardware, &mut found);
-    let data = json!(session.dataset.manifest);
+    let data = json!(session.parts.first().map(|part| &part.dataset.manifest));
     differences("data", &record.data, &data, &mut found);
     found
 }

@@ -8,9 +8,9 @@ use signal_hook::consts::TERM_SIGNALS;
 use signal_hook::flag;
 
 use crate::bench::Progress;
-use crate::bench::longcontext::{Checkpoints, Grid, Run};
-use crate::config::Config;
-use crate::data::{self, Dataset};
+use crate::bench::run::{Checkpoints, Grid, Part, Run};
+use crate::config::{Benchmark, Config};
+use crate::data;
 use crate::hardware::{self, DeviceChoice, Hardware};
 use crate::report::plot::{self, Drawing, stability};
 use crate::report::table::table;
@@ -22,38 +22,61 @@ use crate::{Error, Result};
 /// Everything a configuration stands for on this machine.
 #[derive(Debug)]
 pub(super) struct Session {
+    /// With the length of segments that suits the device, where none was named.
+    pub(super) config: Config,
     pub(super) hardware: Hardware,
-    pub(super) dataset: Dataset,
-    pub(super) grid: Grid,
+    pub(super) parts: Vec<Part>,
 }
 
 impl Session {
     /// Whatever can be wrong with the input is found here.
-    pub(super) fn open(config: &Config, progress: &mut dyn Progress) -> Result<Self> {
+    pub(super) fn open(mut config: Config, progress: &mut dyn Progress) -> Result<Self> {
         let choice: DeviceChoice = config.device.name.parse()?;
         let hardware = hardware::open(&choice, config.device.require_adapter.as_deref())?;
         hardware.require(config.train.precision)?;
         let dataset = data::load(&config.data, &mut |line| progress.message(line))?;
-        let vocab_size = dataset.tokenizer.vocab_size();
-        let grid = Grid::new(config, vocab_size, dataset.train.len())?;
+        let part = |&benchmark: &Benchmark| {
+            let config = config.only(benchmark);
+            let vocab_size = dataset.tokenizer.vocab_size();
+            Ok(Part {
+                benchmark,
+                grid: Grid::new(&config, vocab_size, dataset.train.len())?,
+                config,
+                dataset: dataset.clone(),
+            })
+        };
+        let benchmarks = config.benchmarks.iter();
+        let mut parts: Vec<Part> = benchmarks.map(part).collect::<Result<_>>()?;
+        let adapter = hardware.adapter.as_ref();
+        let segment_len =
+            |part: &Part| part.grid.segment_len(part.config.train.batch_size, adapter);
+        let shortest = parts.iter().map(segment_len).min();
+        config.train.segment_len = config.train.segment_len.or(shortest);
+        for part in &mut parts {
+            part.config.train.segment_len = config.train.segment_len;
+        }
         Ok(Self {
+            config,
             hardware,
-            dataset,
-            grid,
+            parts,
         })
+    }
+
+    /// Tokens trained on in all.
+    pub(super) fn n_train_tokens(&self) -> u64 {
+        let of_part = |part: &Part| part.grid.n_train_tokens(part.config.train.batch_size);
+        self.parts.iter().map(of_part).sum()
     }
 
     pub(super) fn run<'a>(
         &'a self,
-        config: &'a Config,
         checkpoints: &'a Checkpoints,
         interrupt: &'a Interrupt,
     ) -> Run<'a> {
         Run {
-            config,
-            grid: &self.grid,
+            config: &self.config,
+            parts: &self.parts,
             hardware: &self.hardware,
-            dataset: &self.dataset,
             checkpoints,
             interrupt,
         }
@@ -73,17 +96,22 @@ pub(super) fn on_signals() -> Result<Interrupt> {
     Ok(Interrupt::new(asked))
 }
 
-/// Prints the table of a complete run, draws its graph, and writes the guide's JSON where asked.
+/// Prints the tables of a complete run, draws a graph for each benchmark, and writes the guide's JSON where asked.
 pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFile>) -> Result<()> {
-    println!("{}", table(record));
-    if let Some(recall) = recall::table(record) {
-        println!("{recall}");
-    }
-    if let Some(quantization) = quantization::table(record) {
-        println!("{quantization}");
-    }
-    if let Some(efficiency) = efficiency::table(record) {
-        println!("{efficiency}");
+    let parts = record.parts();
+    for part in &parts {
+        if parts.len() > 1 {
+            println!("{}\n", part.config.title());
+        }
+        println!("{}", table(part));
+        let others = [
+            recall::table(part),
+            quantization::table(part),
+            efficiency::table(part),
+        ];
+        for table in others.into_iter().flatten() {
+            println!("{table}");
+        }
     }
     for warning in &record.warnings {
         println!("warning: {warning}");
@@ -92,32 +120,48 @@ pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFil
     if let Some(file) = guide_file {
         file.write(record).map_err(|error| error.stopped(dir))?;
     }
-    let results = ResultsFile::Record(Box::new(record.clone()));
-    if !record.efficiency.is_empty() {
-        let options = plot::efficiency::Options {
-            flops_budgets: Vec::new(),
-            annotate_pareto: true,
-            show_confidence_intervals: true,
-        };
-        let drawing = plot::efficiency::draw(&results, &options)?;
-        return save(&drawing, dir, "efficiency");
-    }
-    let options = stability::Options {
-        seq_lengths: Vec::new(),
-        annotate_divergence: true,
-        show_confidence_intervals: true,
-    };
-    save(&stability::draw(&results, &options)?, dir, "stability")?;
-    if !record.quantization.is_empty() {
-        let options = plot::quantization::Options {
-            bit_widths: Vec::new(),
-            annotate_threshold: None,
-            show_confidence_intervals: true,
-        };
-        let drawing = plot::quantization::draw(&results, &options)?;
-        save(&drawing, dir, "quantization")?;
+    for part in parts {
+        for &benchmark in &part.config.benchmarks {
+            let (name, drawing) = draw(benchmark, part.clone())?;
+            save(&drawing, dir, name)?;
+        }
     }
     Ok(())
+}
+
+/// The graph of a benchmark, and its name.
+fn draw(benchmark: Benchmark, part: RunRecord) -> Result<(&'static str, Drawing)> {
+    let results = ResultsFile::Record(Box::new(part));
+    let show_confidence_intervals = true;
+    match benchmark {
+        Benchmark::Longcontext => {
+            let options = stability::Options {
+                seq_lengths: Vec::new(),
+                annotate_divergence: true,
+                show_confidence_intervals,
+            };
+            Ok(("stability", stability::draw(&results, &options)?))
+        }
+        Benchmark::Quantization => {
+            let options = plot::quantization::Options {
+                bit_widths: Vec::new(),
+                annotate_threshold: None,
+                show_confidence_intervals,
+            };
+            Ok((
+                "quantization",
+                plot::quantization::draw(&results, &options)?,
+            ))
+        }
+        Benchmark::Efficiency => {
+            let options = plot::efficiency::Options {
+                flops_budgets: Vec::new(),
+                annotate_pareto: true,
+                show_confidence_intervals,
+            };
+            Ok(("efficiency", plot::efficiency::draw(&results, &options)?))
+        }
+    }
 }
 
 fn save(drawing: &Drawing, dir: &Path, name: &str) -> Result<()> {

@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let run = |((name, record), analysed): (&(String, RunRecord), &Analysed)| {
             json!({
                 "run": name,
-                "benchmark": record.config.benchmark.name(),
+                "benchmarks": record.config.benchmarks,
                 "config_sha256": record.config_sha256,
                 "comparisons": analysed.comparisons,
                 "checklist": analysed.checklist,
@@ -79,7 +79,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     } else {
         println!("{}", statistics::claims(&judgements));
         for ((name, record), analysed) in runs.iter().zip(&analysed) {
-            println!("{name} ({})", record.config.benchmark.name());
+            println!("{name} ({})", record.config.title());
             println!("{}", statistics::comparisons(&analysed.comparisons));
             println!("{}", statistics::checklist(&analysed.checklist));
         }

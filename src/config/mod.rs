@@ -26,11 +26,11 @@ use crate::{Error, Result};
 /// What determines the results of a run. Where they are written is not part of it.
 ///
 /// The defaults are the benchmarking guide's settings.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// What is measured.
-    pub benchmark: Benchmark,
+    /// What is measured, each once, in the order of [`Benchmark::ALL`].
+    pub benchmarks: Vec<Benchmark>,
     /// Who is compared.
     pub models: ComparedModels,
     /// Their common shape.
@@ -51,12 +51,28 @@ pub struct Config {
     pub device: DeviceConfig,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            benchmarks: vec![Benchmark::Longcontext],
+            models: ComparedModels::default(),
+            model: ModelConfig::default(),
+            data: DataConfig::default(),
+            train: TrainConfig::default(),
+            longcontext: LongContextConfig::default(),
+            quantization: QuantizationConfig::default(),
+            efficiency: EfficiencyConfig::default(),
+            seeds: SeedConfig::default(),
+            device: DeviceConfig::default(),
+        }
+    }
+}
+
 /// A benchmark of the suite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Benchmark {
     /// Training stability and loss at growing sequence lengths.
-    #[default]
     Longcontext,
     /// Loss, size and speed of a trained model in fewer bits.
     Quantization,
@@ -65,7 +81,7 @@ pub enum Benchmark {
 }
 
 impl Benchmark {
-    /// All benchmarks.
+    /// All benchmarks, in the order in which they run.
     pub const ALL: [Self; 3] = [Self::Longcontext, Self::Quantization, Self::Efficiency];
 
     /// Its name on the command line and in file names.
@@ -250,37 +266,59 @@ impl Config {
                 "correct the file or the flags",
             )
         })?;
-        match config.benchmark {
-            Benchmark::Longcontext => {}
-            Benchmark::Quantization => config.train.batch_size = config.quantization.batch_size,
-            Benchmark::Efficiency => config.train.batch_size = config.efficiency.batch_size,
-        }
+        config.benchmarks.sort_unstable();
+        config.benchmarks.dedup();
         config.validate()?;
         Ok(config)
     }
 
-    /// Sequence lengths that the benchmark trains at.
-    pub fn seq_lengths(&self) -> &[usize] {
-        match self.benchmark {
-            Benchmark::Longcontext => &self.longcontext.seq_lengths,
-            Benchmark::Quantization => std::slice::from_ref(&self.quantization.seq_len),
-            Benchmark::Efficiency => std::slice::from_ref(&self.efficiency.seq_len),
+    /// The same for one benchmark alone, with its own value of `train.batch_size`.
+    #[must_use]
+    pub fn only(&self, benchmark: Benchmark) -> Self {
+        let mut config = self.clone();
+        config.benchmarks = vec![benchmark];
+        match benchmark {
+            Benchmark::Longcontext => {}
+            Benchmark::Quantization => config.train.batch_size = config.quantization.batch_size,
+            Benchmark::Efficiency => config.train.batch_size = config.efficiency.batch_size,
         }
+        config
     }
 
-    /// Cells of a run: models, lengths or budgets, and seeds multiplied.
-    pub fn n_cells(&self) -> u64 {
-        let n_settings = match self.benchmark {
-            Benchmark::Efficiency => self.efficiency.flops_budgets.len(),
-            _ => self.seq_lengths().len(),
+    /// The benchmarks in one word: `all`, or their names with a `+` between them.
+    pub fn title(&self) -> String {
+        if self.benchmarks == Benchmark::ALL {
+            return "all".into();
+        }
+        let names: Vec<&str> = self.benchmarks.iter().map(|it| it.name()).collect();
+        names.join("+")
+    }
+
+    /// Sequence lengths that the benchmarks train at.
+    pub fn seq_lengths(&self) -> Vec<usize> {
+        let of = |benchmark: &Benchmark| match benchmark {
+            Benchmark::Longcontext => self.longcontext.seq_lengths.as_slice(),
+            Benchmark::Quantization => std::slice::from_ref(&self.quantization.seq_len),
+            Benchmark::Efficiency => std::slice::from_ref(&self.efficiency.seq_len),
         };
+        self.benchmarks.iter().flat_map(of).copied().collect()
+    }
+
+    /// Cells of a run: models, lengths or budgets, and seeds multiplied, of all benchmarks.
+    pub fn n_cells(&self) -> u64 {
+        let n_settings = |benchmark: &Benchmark| match benchmark {
+            Benchmark::Longcontext => self.longcontext.seq_lengths.len(),
+            Benchmark::Quantization => 1,
+            Benchmark::Efficiency => self.efficiency.flops_budgets.len(),
+        };
+        let n_settings: usize = self.benchmarks.iter().map(n_settings).sum();
         let settings = self.models.names().count() * n_settings;
         (settings as u64).saturating_mul(self.seeds.count)
     }
 
     /// Whether the recall probe is part of the run.
     pub fn probes_recall(&self) -> bool {
-        self.benchmark == Benchmark::Longcontext && self.longcontext.recall_probe
+        self.benchmarks.contains(&Benchmark::Longcontext) && self.longcontext.recall_probe
     }
 
     /// Entries of the recall probe: models and seeds multiplied, none where it is off.

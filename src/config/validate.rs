@@ -1,6 +1,6 @@
 //! The checks of a configuration that need neither device nor data.
 
-use super::{Budget, BudgetUnit, Config};
+use super::{Benchmark, Budget, BudgetUnit, Config};
 
 /// What must hold and does not, in the order of the sections.
 pub(super) fn problems(config: &Config) -> Vec<String> {
@@ -14,6 +14,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     let at_least_zero = |x: f64| x.is_finite() && x >= 0.0;
     let fraction = |x: f64| (0.0..1.0).contains(&x);
 
+    require(!config.benchmarks.is_empty(), "benchmarks", "at least one");
     let names: Vec<&str> = config.models.names().collect();
     for (i, name) in names.iter().enumerate() {
         require(
@@ -31,10 +32,20 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         ("model.d_conv", model.d_conv),
         ("model.expand", model.expand),
         ("model.n_experts", model.n_experts),
-        ("train.batch_size (--batch_size)", config.train.batch_size),
         ("train.loss_chunk_tokens", config.train.loss_chunk_tokens),
+        ("quantization.seq_len", config.quantization.seq_len),
+        ("efficiency.seq_len", config.efficiency.seq_len),
     ] {
         require(value > 0, key, "at least 1");
+    }
+    for &benchmark in &config.benchmarks {
+        let section = match benchmark {
+            Benchmark::Longcontext => "train",
+            _ => benchmark.name(),
+        };
+        let key = format!("{section}.batch_size (--batch_size)");
+        let batch_size = config.only(benchmark).train.batch_size;
+        require(batch_size > 0, &key, "at least 1");
     }
     require(
         (1..=model.n_experts).contains(&model.top_k),
@@ -121,11 +132,6 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         "quantization.bit_widths (--bit_widths)",
         "a list of 32, 16, 8, 4 and 2",
     );
-    require(
-        quantization.seq_len > 0,
-        "quantization.seq_len",
-        "at least 1",
-    );
 
     let efficiency = &config.efficiency;
     let key = "efficiency.flops_budgets (--flops_budgets)";
@@ -137,7 +143,6 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         key,
         "in ascending order, each once",
     );
-    require(efficiency.seq_len > 0, "efficiency.seq_len", "at least 1");
     require(
         efficiency.budget_unit == BudgetUnit::ForwardFlopsPerToken
             || matches!(train.budget, Budget::Steps(_)),

@@ -29,14 +29,15 @@ pub fn summaries(runs: &[(String, RunRecord)]) -> String {
     let sizes = ["size_mb", "size_without_embedding_mb"].map(str::to_owned);
     let mut lines = vec![line(heads.into_iter().chain(of_values).chain(sizes))];
     for (name, record) in runs {
-        let row = |setting: String,
+        let row = |benchmark: Benchmark,
+                   setting: String,
                    model: &str,
                    n_seeds: usize,
                    values: [Option<Estimate>; 8],
                    sizes: [Option<f64>; 2]| {
             let first = [
                 quoted(name),
-                record.config.benchmark.name().to_owned(),
+                benchmark.name().to_owned(),
                 setting,
                 quoted(model),
                 n_seeds.to_string(),
@@ -62,8 +63,15 @@ pub fn summaries(runs: &[(String, RunRecord)]) -> String {
                 None,
                 None,
             ];
-            let setting = format!("seq_len_{}", it.seq_len);
-            row(setting, &it.model, it.n_seeds, values, [None, None])
+            let sizes = [None, None];
+            row(
+                it.benchmark,
+                it.setting(),
+                &it.model,
+                it.n_seeds,
+                values,
+                sizes,
+            )
         };
         let of_width = |it: &WidthSummary| {
             let values = [
@@ -77,7 +85,14 @@ pub fn summaries(runs: &[(String, RunRecord)]) -> String {
                 it.decode_tokens_per_second,
             ];
             let sizes = [it.size_mb, it.size_without_embedding_mb];
-            row(it.width.name().into(), &it.model, it.n_seeds, values, sizes)
+            row(
+                Benchmark::Quantization,
+                it.width.name().into(),
+                &it.model,
+                it.n_seeds,
+                values,
+                sizes,
+            )
         };
         lines.extend(record.summaries.iter().map(of_length));
         lines.extend(record.quantization.iter().map(of_width));

@@ -7,9 +7,7 @@ use super::{
     Warning,
 };
 use crate::Result;
-use crate::config::{
-    Benchmark, Config, ModelConfig, QuantizationConfig, TrainConfig, canonical_sha256,
-};
+use crate::config::{Benchmark, Config, QuantizationConfig, TrainConfig, canonical_sha256};
 use crate::units::Bytes;
 
 /// One trained and evaluated model.
@@ -20,6 +18,9 @@ pub struct Cell {
     pub id: String,
     /// The benchmark it belongs to.
     pub benchmark: Benchmark,
+    /// Hash of everything that determines its weights, [`TrainingKey::id`]. Cells with equal ones share one training,
+    /// which the first of them did.
+    pub training: String,
     /// Registered name of the model.
     pub model: String,
     /// Sequence length, in tokens.
@@ -148,19 +149,61 @@ pub enum DivergenceCause {
     NoRecovery,
 }
 
-/// Everything that determines a cell.
+/// Everything that determines the weights that a training ends with: equal keys are one training.
+#[derive(Debug, Serialize)]
+pub struct TrainingKey<'a> {
+    protocol_version: u32,
+    shape: &'a serde_json::Value,
+    dropout: f64,
+    load_balance_weight: f64,
+    train: &'a TrainConfig,
+    ids_sha256: &'a str,
+    seq_len: usize,
+    seed: u64,
+    n_steps: u64,
+}
+
+impl<'a> TrainingKey<'a> {
+    /// Collects what determines a training of a benchmark, whose configuration `config` is.
+    ///
+    /// `shape` fixes the parameters' shapes; `ids_sha256` is that of the training tokens.
+    pub fn new(
+        config: &'a Config,
+        shape: &'a serde_json::Value,
+        ids_sha256: &'a str,
+        seq_len: usize,
+        seed: u64,
+        n_steps: u64,
+    ) -> Self {
+        Self {
+            protocol_version: PROTOCOL_VERSION,
+            shape,
+            dropout: config.model.dropout,
+            load_balance_weight: config.model.load_balance_weight,
+            train: &config.train,
+            ids_sha256,
+            seq_len,
+            seed,
+            n_steps,
+        }
+    }
+
+    /// First 16 hexadecimal digits of the sha256 of its canonical JSON.
+    ///
+    /// # Errors
+    /// As [`canonical_sha256`].
+    pub fn id(&self) -> Result<String> {
+        Ok(canonical_sha256(self)?[..16].to_owned())
+    }
+}
+
+/// Everything that determines a cell: its training, and what is measured of it.
 #[derive(Debug, Serialize)]
 pub struct CellKey<'a> {
     protocol_version: u32,
     benchmark: Benchmark,
-    shape: &'a ModelConfig,
-    train: &'a TrainConfig,
+    training: &'a str,
     data: &'a serde_json::Value,
-    model: &'a str,
-    parameters: Parameters,
-    seq_len: usize,
-    seed: u64,
-    n_steps: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     quantization: Option<&'a QuantizationConfig>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -168,31 +211,20 @@ pub struct CellKey<'a> {
 }
 
 impl<'a> CellKey<'a> {
-    /// Collects what determines a cell of a run.
-    ///
-    /// `data` is the record's manifest; `parameters` stand in for the hidden size that matching solved for.
+    /// Collects what determines a cell of `benchmark`; `training` is its [`TrainingKey::id`], `data` the manifest of
+    /// its text.
     pub fn new(
         config: &'a Config,
+        benchmark: Benchmark,
+        training: &'a str,
         data: &'a serde_json::Value,
-        model: &'a str,
-        parameters: Parameters,
-        seq_len: usize,
-        seed: u64,
-        n_steps: u64,
     ) -> Self {
         Self {
             protocol_version: PROTOCOL_VERSION,
-            benchmark: config.benchmark,
-            shape: &config.model,
-            train: &config.train,
+            benchmark,
+            training,
             data,
-            model,
-            parameters,
-            seq_len,
-            seed,
-            n_steps,
-            quantization: (config.benchmark == Benchmark::Quantization)
-                .then_some(&config.quantization),
+            quantization: (benchmark == Benchmark::Quantization).then_some(&config.quantization),
             at_budget: None,
         }
     }

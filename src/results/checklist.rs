@@ -163,30 +163,35 @@ fn cells(record: &RunRecord) -> impl Iterator<Item = (usize, &Cell)> {
 fn seeds(record: &RunRecord) -> Answer {
     let mut problems = Vec::new();
     let mut evidence = vec!["/config/seeds".to_owned()];
-    for model in record.config.models.names() {
-        for &seq_len in record.config.seq_lengths() {
-            let here = |cell: &&Cell| cell.model == model && cell.seq_len == seq_len;
-            let ran: Vec<u64> = record
-                .cells
-                .iter()
-                .filter(here)
-                .map(|cell| cell.seed)
-                .collect();
-            let missing = record
-                .config
+    for &benchmark in &record.config.benchmarks {
+        let config = record.config.only(benchmark);
+        let lengths = config.seq_lengths();
+        for (model, seq_len) in lengths
+            .iter()
+            .flat_map(|n| config.models.names().map(move |m| (m, *n)))
+        {
+            let here = |cell: &&Cell| {
+                (cell.benchmark, cell.model.as_str(), cell.seq_len) == (benchmark, model, seq_len)
+            };
+            let ran = || record.cells.iter().filter(here).map(|cell| cell.seed);
+            let missing = config
                 .seeds
                 .iter()
-                .filter(|seed| !ran.contains(seed));
+                .filter(|&seed| !ran().any(|it| it == seed));
             let missing = missing.count();
             if missing > 0 {
-                problems.push(format!("{model} at {seq_len} lacks {missing} seed(s)"));
+                problems.push(format!(
+                    "{}: {model} at {seq_len} lacks {missing} seed(s)",
+                    benchmark.name()
+                ));
             }
         }
     }
     let order = |cell: &Cell| Some(cell.metrics.as_ref()?.data_order_sha256.clone());
     for (i, cell) in cells(record) {
         let is_twin = |other: &&Cell| {
-            (other.seq_len, other.seed) == (cell.seq_len, cell.seed)
+            (other.benchmark, other.seq_len, other.seed)
+                == (cell.benchmark, cell.seq_len, cell.seed)
                 && other.outcome == Outcome::Completed
         };
         let Some(first) = record.cells.iter().find(is_twin) else {
@@ -235,10 +240,10 @@ fn flops(record: &RunRecord) -> Answer {
     (
         ChecklistStatus::NotApplicable,
         format!(
-            "the {} benchmark compares no FLOPs; `bkbench audit --flops` counts them",
-            record.config.benchmark.name()
+            "{} compares no FLOPs; `bkbench audit --flops` counts them",
+            record.config.title()
         ),
-        vec!["/config/benchmark".into()],
+        vec!["/config/benchmarks".into()],
     )
 }
 

@@ -6,6 +6,7 @@ use super::observation::{
     Observation, beats_no_context, nll_nats, observations, rank_value, settings,
 };
 use super::{Outcome, RunRecord, SEEDS_FOR_A_CLAIM};
+use crate::config::Benchmark;
 use crate::stats::{
     self, BootstrapIntervals, EffectLabel, Estimate, Interval, PairedT, SeedsNeeded, SignFlip,
     SurvivalRow, WelchT,
@@ -93,6 +94,8 @@ pub struct Survival {
 /// paired by seed. Values are over the pairs of which both completed, absent where they cannot be had.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
+    /// The benchmark.
+    pub benchmark: Benchmark,
     /// Key of the setting in the guide's JSON.
     pub setting: String,
     /// First model.
@@ -158,7 +161,7 @@ pub fn comparisons(record: &RunRecord) -> Vec<Comparison> {
     let observations = observations(record);
     let mut found: Vec<Comparison> = settings(&observations)
         .iter()
-        .map(|setting| compare(record, setting, &observations))
+        .map(|(benchmark, setting)| compare(record, *benchmark, setting, &observations))
         .collect();
     let tested = |of: fn(&Comparison) -> Option<f64>| -> (Vec<usize>, Vec<f64>) {
         let tests = found.iter().enumerate();
@@ -220,10 +223,15 @@ impl Comparison {
     }
 }
 
-fn compare(record: &RunRecord, setting: &str, observations: &[Observation<'_>]) -> Comparison {
+fn compare(
+    record: &RunRecord,
+    benchmark: Benchmark,
+    setting: &str,
+    observations: &[Observation<'_>],
+) -> Comparison {
     let models = [&record.config.models.a, &record.config.models.b];
     let [of_a, of_b] = models.map(|model| -> Vec<&Observation<'_>> {
-        let of_model = |o: &&Observation<'_>| o.setting == setting && o.cell.model == *model;
+        let of_model = |o: &&Observation<'_>| o.is_at(benchmark, setting) && o.cell.model == *model;
         observations.iter().filter(of_model).collect()
     });
     let paired = |value: fn(&Observation<'_>) -> Option<f64>| -> (Vec<f64>, Vec<f64>) {
@@ -254,6 +262,7 @@ fn compare(record: &RunRecord, setting: &str, observations: &[Observation<'_>]) 
         (beats_no_context(record, cell) == Some(false)).then(|| cell.model.clone())
     };
     Comparison {
+        benchmark,
         setting: setting.to_owned(),
         a: models[0].clone(),
         b: models[1].clone(),

@@ -125,31 +125,30 @@ impl GuideResults {
     }
 }
 
-/// A file that does not exist yet and can be written: checked before a run, written after it.
+/// Files that do not exist yet and can be written: checked before a run, written after it. A run of several benchmarks
+/// has one for each of them, `NAME.<benchmark>.json` for `NAME.json`, so that every file has the guide's shape.
 #[derive(Debug)]
 pub struct GuideFile {
-    path: PathBuf,
+    paths: Vec<(Benchmark, PathBuf)>,
 }
 
 impl GuideFile {
-    /// Checks that `path` is free and can come into being; leaves nothing behind.
+    /// Checks that `path`, or the names made of it for several `benchmarks`, are free and can come into being; leaves
+    /// nothing behind.
     ///
     /// # Errors
-    /// [`Error::BadInput`] if the file exists or its folder cannot be written.
-    pub fn reserve(path: &Path) -> Result<Self> {
-        if path.exists() {
+    /// [`Error::BadInput`] if a file exists or its folder cannot be written.
+    pub fn reserve(path: &Path, benchmarks: &[Benchmark]) -> Result<Self> {
+        let paths = named(path, benchmarks);
+        if let Some((_, path)) = paths.iter().find(|(_, path)| path.exists()) {
             return Err(exists(path));
         }
-        let file = Self {
-            path: path.to_owned(),
-        };
-        let existing = file
-            .dir()
+        let existing = folder(path)
             .ancestors()
             .find(|dir| dir.exists())
             .unwrap_or(Path::new("."));
         match tempfile::NamedTempFile::new_in(existing) {
-            Ok(_) => Ok(file),
+            Ok(_) => Ok(Self { paths }),
             Err(error) => Err(Error::bad_input(
                 format!("--output {}", path.display()),
                 format!("its folder cannot be written: {error}"),
@@ -158,33 +157,54 @@ impl GuideFile {
         }
     }
 
-    /// Writes the record in the guide's shape.
-    ///
-    /// # Errors
-    /// If the file has come into being since, or cannot be written.
-    pub fn write(self, record: &RunRecord) -> Result<()> {
-        std::fs::create_dir_all(self.dir()).map_err(Error::io("create", self.dir()))?;
-        let json = match record.config.benchmark {
-            Benchmark::Longcontext => GuideResults::new(record).to_json(),
-            Benchmark::Quantization => QuantizationGuide::new(record).to_json(),
-            Benchmark::Efficiency => EfficiencyGuide::new(record).to_json(),
-        };
-        let file = synced_json(&json, self.dir()).map_err(Error::io("write", &self.path))?;
-        match file.persist_noclobber(&self.path) {
-            Ok(_) => Ok(()),
-            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
-                Err(exists(&self.path))
-            }
-            Err(error) => Err(Error::io("write", self.path)(error.error)),
-        }
+    /// Those of [`GuideFile::reserve`] that are not there yet.
+    pub fn missing(path: &Path, benchmarks: &[Benchmark]) -> Self {
+        let mut paths = named(path, benchmarks);
+        paths.retain(|(_, path)| !path.exists());
+        Self { paths }
     }
 
-    fn dir(&self) -> &Path {
-        self.path
-            .parent()
-            .filter(|dir| !dir.as_os_str().is_empty())
-            .unwrap_or(Path::new("."))
+    /// Writes each benchmark of the record in its guide's shape.
+    ///
+    /// # Errors
+    /// If a file has come into being since, or cannot be written.
+    pub fn write(self, record: &RunRecord) -> Result<()> {
+        for (benchmark, path) in self.paths {
+            let dir = folder(&path);
+            std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+            let part = record.only(benchmark);
+            let json = match benchmark {
+                Benchmark::Longcontext => GuideResults::new(&part).to_json(),
+                Benchmark::Quantization => QuantizationGuide::new(&part).to_json(),
+                Benchmark::Efficiency => EfficiencyGuide::new(&part).to_json(),
+            };
+            let file = synced_json(&json, dir).map_err(Error::io("write", &path))?;
+            file.persist_noclobber(&path)
+                .map_err(|error| match error.error.kind() {
+                    std::io::ErrorKind::AlreadyExists => exists(&path),
+                    _ => Error::io("write", &path)(error.error),
+                })?;
+        }
+        Ok(())
     }
+}
+
+/// The file of each benchmark.
+fn named(path: &Path, benchmarks: &[Benchmark]) -> Vec<(Benchmark, PathBuf)> {
+    let of = |&benchmark: &Benchmark| {
+        let path = match benchmarks {
+            [_] => path.to_owned(),
+            _ => path.with_extension(format!("{}.json", benchmark.name())),
+        };
+        (benchmark, path)
+    };
+    benchmarks.iter().map(of).collect()
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 fn exists(path: &Path) -> Error {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Cell, LongContextMetrics, Outcome};
+use crate::config::Benchmark;
 use crate::stats;
 
 /// From this many steps on a run may speak of stability.
@@ -59,24 +60,28 @@ pub enum Censoring {
     MaxTested,
 }
 
-/// One entry a model, in order of first appearance. A length counts as tried once it has `n_seeds` cells, or one that
+/// One entry a model of the long-context benchmark, in order of first appearance. A length counts as tried once it has `n_seeds` cells, or one that
 /// did not complete.
 pub(super) fn limits(cells: &[Cell], n_seeds: u64) -> Vec<ModelLimits> {
+    let cells = || {
+        let all = cells.iter();
+        all.filter(|cell| cell.benchmark == Benchmark::Longcontext)
+    };
     let mut models: Vec<&str> = Vec::new();
-    for cell in cells {
+    for cell in cells() {
         if !models.contains(&cell.model.as_str()) {
             models.push(&cell.model);
         }
     }
     models
         .into_iter()
-        .map(|model| of_model(model, cells, n_seeds))
+        .map(|model| of_model(model, cells(), n_seeds))
         .collect()
 }
 
-fn of_model(model: &str, cells: &[Cell], n_seeds: u64) -> ModelLimits {
+fn of_model<'a>(model: &str, cells: impl Iterator<Item = &'a Cell>, n_seeds: u64) -> ModelLimits {
     let mut lengths: BTreeMap<usize, Vec<&Cell>> = BTreeMap::new();
-    for cell in cells.iter().filter(|cell| cell.model == model) {
+    for cell in cells.filter(|cell| cell.model == model) {
         lengths.entry(cell.seq_len).or_default().push(cell);
     }
     let may_claim = lengths

@@ -1,6 +1,6 @@
 //! What a comparison sees of a record: one held-out loss a setting, model and seed.
 
-use super::{Cell, Evaluation, Outcome, RunRecord};
+use super::{Cell, Evaluation, Outcome, RunRecord, Summary};
 use crate::config::{Benchmark, Config};
 use crate::quant::BitWidth;
 
@@ -41,7 +41,7 @@ pub(super) fn observations(record: &RunRecord) -> Vec<Observation<'_>> {
 }
 
 fn of_cell<'a>(cell: &'a Cell, config: &Config) -> Vec<Observation<'a>> {
-    match config.benchmark {
+    match cell.benchmark {
         Benchmark::Longcontext | Benchmark::Efficiency => vec![Observation {
             setting: cell.setting(),
             cell,
@@ -64,12 +64,20 @@ fn of_cell<'a>(cell: &'a Cell, config: &Config) -> Vec<Observation<'a>> {
     }
 }
 
-/// The settings in order of first appearance.
-pub(super) fn settings(observations: &[Observation<'_>]) -> Vec<String> {
-    let mut settings: Vec<String> = Vec::new();
+impl Observation<'_> {
+    /// Whether it is one of `benchmark` at `setting`.
+    pub(super) fn is_at(&self, benchmark: Benchmark, setting: &str) -> bool {
+        self.cell.benchmark == benchmark && self.setting == setting
+    }
+}
+
+/// The settings, each with its benchmark, in order of first appearance.
+pub(super) fn settings(observations: &[Observation<'_>]) -> Vec<(Benchmark, String)> {
+    let mut settings: Vec<(Benchmark, String)> = Vec::new();
     for observation in observations {
-        if !settings.contains(&observation.setting) {
-            settings.push(observation.setting.clone());
+        let setting = (observation.cell.benchmark, observation.setting.clone());
+        if !settings.contains(&setting) {
+            settings.push(setting);
         }
     }
     settings
@@ -79,8 +87,8 @@ pub(super) fn settings(observations: &[Observation<'_>]) -> Vec<String> {
 /// that was not tested.
 pub(super) fn beats_no_context(record: &RunRecord, cell: &Cell) -> Option<bool> {
     let budget = cell.at_budget.map(|at| at.budget);
-    let setting = (&cell.model, cell.seq_len, budget);
-    let mut summaries = record.summaries.iter();
-    let summary = summaries.find(|s| (&s.model, s.seq_len, s.flops_budget) == setting)?;
+    let setting = (cell.benchmark, &cell.model, cell.seq_len, budget);
+    let of = |s: &Summary| (s.benchmark, &s.model, s.seq_len, s.flops_budget) == setting;
+    let summary = record.summaries.iter().find(|summary| of(summary))?;
     summary.beats_no_context()
 }

@@ -14,7 +14,7 @@ use crate::config::{Benchmark, Config};
 use crate::{Error, Result};
 
 /// Version of the file's form; raised by any change that an older reader would misread.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// Version of the procedure; raised whenever the same configuration would give other numbers.
 pub const PROTOCOL_VERSION: u32 = 2;
@@ -195,13 +195,45 @@ impl RunRecord {
     /// Recomputes everything that follows from the cells.
     pub fn derive(&mut self) {
         self.summaries = summary::summarise(&self.cells);
-        self.limits = match self.config.benchmark {
-            Benchmark::Longcontext => limits::limits(&self.cells, self.config.seeds.count),
-            Benchmark::Quantization | Benchmark::Efficiency => Vec::new(),
-        };
+        self.limits = limits::limits(&self.cells, self.config.seeds.count);
         self.quantization = quantization::summarise(&self.cells);
         self.efficiency = efficiency::points(self);
         self.efficiency_ratio = efficiency::ratio(self);
+    }
+
+    /// The same of one benchmark alone: its settings, its cells, and what follows from them.
+    #[must_use]
+    pub fn only(&self, benchmark: Benchmark) -> Self {
+        let mut record = self.clone();
+        record.config = self.config.only(benchmark);
+        record.cells.retain(|cell| cell.benchmark == benchmark);
+        record.summaries.retain(|it| it.benchmark == benchmark);
+        if benchmark != Benchmark::Longcontext {
+            record.limits.clear();
+            record.recall.clear();
+            record.recall_verdict = None;
+        }
+        if benchmark != Benchmark::Quantization {
+            record.quantization.clear();
+        }
+        if benchmark != Benchmark::Efficiency {
+            record.efficiency.clear();
+            record.efficiency_ratio = None;
+        }
+        record
+    }
+
+    /// Every benchmark of the run alone, in the order in which they ran.
+    pub fn parts(&self) -> Vec<Self> {
+        let benchmarks = self.config.benchmarks.iter();
+        benchmarks.map(|&benchmark| self.only(benchmark)).collect()
+    }
+
+    /// Whether all that follows from the cells is what they give.
+    pub fn is_derived(&self) -> bool {
+        let mut again = self.clone();
+        again.derive();
+        again == *self
     }
 
     /// Whether no audit of `model` saw a logit that depends on a later token. The numbers of a model that
@@ -214,6 +246,11 @@ impl RunRecord {
     /// The cell of that identity.
     pub fn cell(&self, id: &str) -> Option<&Cell> {
         self.cells.iter().find(|cell| cell.id == id)
+    }
+
+    /// The cell that did the training of that name: the first that has it.
+    pub fn trained_by(&self, training: &str) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.training == training)
     }
 
     /// Appends an entry of the recall probe and brings the verdict up to date.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Cell, Finite, LongContextMetrics, Outcome};
+use crate::config::Benchmark;
 use crate::stats::{Estimate, PairedT, paired_t};
 
 /// Registered name of the control that sees no context.
@@ -12,11 +13,13 @@ pub const NO_CONTEXT: &str = "no-mixer";
 /// Two-sided p below which a model counts as better than the control.
 const SIGNIFICANT: f64 = 0.05;
 
-/// One model at one sequence length over all seeds. Estimates are over the completed seeds; absent where none completed
+/// One model at one setting over all seeds. Estimates are over the completed seeds; absent where none completed
 /// or one of them lacks the value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Summary {
+    /// The benchmark that the cells belong to.
+    pub benchmark: Benchmark,
     /// Registered name of the model.
     pub model: String,
     /// Sequence length, in tokens.
@@ -57,6 +60,14 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Key of the setting in the guide's JSON, as that of its cells.
+    pub fn setting(&self) -> String {
+        match self.flops_budget {
+            Some(budget) => format!("flops_{:e}", budget.get()),
+            None => format!("seq_len_{}", self.seq_len),
+        }
+    }
+
     /// Whether the model is shown to beat the control that sees no context, with p < 0.05; `None` where that could not
     /// be tested.
     pub fn beats_no_context(&self) -> Option<bool> {
@@ -88,9 +99,13 @@ pub(super) fn summarise(cells: &[Cell]) -> Vec<Summary> {
         .collect()
 }
 
-/// Sequence length, and budget of FLOPs.
-fn setting(cell: &Cell) -> (usize, Option<Finite>) {
-    (cell.seq_len, cell.at_budget.map(|at| at.budget))
+/// Benchmark, sequence length, and budget of FLOPs.
+fn setting(cell: &Cell) -> (Benchmark, usize, Option<Finite>) {
+    (
+        cell.benchmark,
+        cell.seq_len,
+        cell.at_budget.map(|at| at.budget),
+    )
 }
 
 /// Compares the held-out losses of two models at one length, seed by seed.
@@ -130,6 +145,7 @@ fn summary(cells: &[&Cell], control: Option<&Vec<&Cell>>) -> Summary {
         Estimate::of(&values?)
     };
     Summary {
+        benchmark: cells[0].benchmark,
         model: cells[0].model.clone(),
         seq_len: cells[0].seq_len,
         flops_budget: cells[0].at_budget.map(|at| at.budget),

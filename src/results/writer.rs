@@ -17,7 +17,7 @@ const STEP_LINES: &str = "metrics.jsonl";
 /// Locked by the process that works on the run.
 const LOCK: &str = ".lock";
 
-/// The folder of one run, `<utc>-<benchmark>-<start of the configuration's hash>`. No other process can write
+/// The folder of one run, `<utc>-<benchmarks>-<start of the configuration's hash>`. No other process can write
 /// to it while this one lives.
 #[derive(Debug)]
 pub struct RunWriter {
@@ -70,11 +70,7 @@ impl RunWriter {
             .chars()
             .filter(char::is_ascii_alphanumeric)
             .collect();
-        let name = format!(
-            "{utc}-{}-{}",
-            config.benchmark.name(),
-            &config.sha256()?[..8]
-        );
+        let name = format!("{utc}-{}-{}", config.title(), &config.sha256()?[..8]);
         let mut dir = results_dir.join(&name);
         let mut attempt = 1;
         while let Err(error) = std::fs::create_dir(&dir) {

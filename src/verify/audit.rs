@@ -143,7 +143,7 @@ impl Audit<'_> {
     }
 
     fn seq_len(&self) -> usize {
-        audit::n_tokens(self.config.seq_lengths())
+        audit::n_tokens(&self.config.seq_lengths())
     }
 
     /// Causality and initial loss.

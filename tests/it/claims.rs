@@ -232,7 +232,7 @@ fn a_model_that_uses_no_context_supports_no_claim() {
 /// Perplexity at int8 and int4 over that at fp32, by model; at fp32 it is 4.
 fn quantised(factors: impl Fn(&str, BitWidth) -> f64) -> RunRecord {
     let mut config = Config::resolve(None, None, toml::Table::new()).unwrap();
-    config.benchmark = Benchmark::Quantization;
+    config.benchmarks = vec![Benchmark::Quantization];
     made_up::changed(&made_up::of_config(config, 200, false), |cell| {
         let at = |width: BitWidth| AtWidth {
             width,

@@ -90,7 +90,7 @@ fn what_a_shape_is_said_to_take_is_what_its_model_registers() {
 /// the FLOPs for each of them. A little noise of the seed cancels in pairs.
 fn record(factor: f64) -> RunRecord {
     let mut config = Config::resolve(Some("smoke"), None, toml::Table::new()).unwrap();
-    config.benchmark = Benchmark::Efficiency;
+    config.benchmarks = vec![Benchmark::Efficiency];
     config.efficiency.flops_budgets = vec![1e6, 2e6, 4e6];
     config.models.control = None;
     config.seeds.count = 5;

@@ -1,11 +1,11 @@
 //! Made-up results: they exist only here, and no number of them was measured.
 
-use bkbench::config::{Budget, Config};
+use bkbench::config::{Benchmark, Budget, Config};
 use bkbench::math::random::{Coordinate, Purpose, normal};
 use bkbench::results::{
     AuditReport, AuditedWeights, Cell, CellKey, Curves, DivergenceCause, Evaluation, Finding,
     Finite, Leak, LeakSearch, LongContextMetrics, Memory, MemoryLedger, Outcome, Parameters,
-    PositionBucket, RunRecord, Warning,
+    PositionBucket, RunRecord, TrainingKey, Warning,
 };
 use bkbench::units::Bytes;
 use serde_json::json;
@@ -30,12 +30,15 @@ pub(crate) fn of_config(mut config: Config, n_steps: u64, with_divergence: bool)
         needed: 200,
     });
     let config = record.config.clone();
-    for &seq_len in config.seq_lengths() {
-        for seed in config.seeds.iter() {
-            for (m, model) in config.models.names().enumerate() {
-                let breaks = with_divergence && (model, seq_len, seed) == ("mamba", 8192, 43);
-                let cell = cell(&record, (m, model), seq_len, seed, n_steps, breaks);
-                record.push(cell);
+    for &benchmark in &config.benchmarks {
+        for seq_len in config.only(benchmark).seq_lengths() {
+            for seed in config.seeds.iter() {
+                for (m, model) in config.models.names().enumerate() {
+                    let breaks = with_divergence && (model, seq_len, seed) == ("mamba", 8192, 43);
+                    let at = (benchmark, seq_len, seed);
+                    let cell = cell(&record, (m, model), at, n_steps, breaks);
+                    record.push(cell);
+                }
             }
         }
     }
@@ -57,8 +60,7 @@ pub(crate) fn changed(record: &RunRecord, change: impl Fn(&mut Cell) -> bool) ->
 fn cell(
     record: &RunRecord,
     (m, model): (usize, &str),
-    seq_len: usize,
-    seed: u64,
+    (benchmark, seq_len, seed): (Benchmark, usize, u64),
     n_steps: u64,
     breaks: bool,
 ) -> Cell {
@@ -67,15 +69,11 @@ fn cell(
         non_embedding: 40_000 + m as u64,
         active: 30_000,
     };
-    let key = CellKey::new(
-        &record.config,
-        &record.data,
-        model,
-        parameters,
-        seq_len,
-        seed,
-        n_steps,
-    );
+    let config = record.config.only(benchmark);
+    let shape = json!(model);
+    let training = TrainingKey::new(&config, &shape, "00", seq_len, seed, n_steps);
+    let training = training.id().unwrap();
+    let key = CellKey::new(&config, benchmark, &training, &record.data);
     let mut curves = Curves::default();
     let end = if breaks { n_steps * 3 / 5 } else { n_steps };
     for step in 0..end {
@@ -129,7 +127,8 @@ fn cell(
     };
     Cell {
         id: key.id().unwrap(),
-        benchmark: record.config.benchmark,
+        benchmark,
+        training,
         model: model.into(),
         seq_len,
         seed,

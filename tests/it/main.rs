@@ -55,6 +55,7 @@ mod results;
 mod run;
 mod segments;
 mod selective_scan;
+mod several;
 mod shaders;
 mod statistics;
 mod support;

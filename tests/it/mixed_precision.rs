@@ -8,7 +8,7 @@ use bkbench::math::random::{Coordinate, Purpose, normal_vec, words};
 use bkbench::models::registry::{Architecture, Carry, ModelShape, matched_shapes};
 use bkbench::models::{BatchShape, LanguageModel, weights};
 use bkbench::ops::linear_cross_entropy;
-use bkbench::results::{CellKey, DivergenceCause, NonFinite, Outcome, Parameters};
+use bkbench::results::{DivergenceCause, NonFinite, Outcome, TrainingKey};
 use bkbench::train::{
     CheckpointFolder, Gradient, Interrupt, LossScale, Objective, Sequences, TrainState, Trained,
     Training, optimiser, segments, train,
@@ -431,16 +431,11 @@ fn a_loss_that_is_not_finite_is_not_tried_again() {
 }
 
 #[test]
-fn a_cell_in_mixed_precision_is_another_cell() {
+fn a_training_in_mixed_precision_is_another_training() {
     let id = |precision| {
         let mut config = Config::default();
         config.train.precision = precision;
-        let parameters = Parameters {
-            total: 3,
-            non_embedding: 2,
-            active: 1,
-        };
-        CellKey::new(&config, &"data".into(), "mamba", parameters, 512, 42, 10)
+        TrainingKey::new(&config, &"mamba".into(), "00", 512, 42, 10)
             .id()
             .unwrap()
     };

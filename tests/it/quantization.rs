@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use assert_cmd::Command;
+use bkbench::config::Benchmark;
 use bkbench::quant::BitWidth;
 use bkbench::results::{Outcome, ResultsFile, RunRecord};
 
@@ -58,7 +59,8 @@ fn every_width_is_measured_and_the_sizes_are_those_of_the_files() {
     let folder = dir.path().join(folder);
     let record = RunRecord::load(&folder).unwrap();
     assert_eq!(record.cells.len(), 3 * 2, "models x seeds");
-    assert_eq!(record.config.train.batch_size, 8, "the benchmark's own");
+    let alone = record.config.only(Benchmark::Quantization);
+    assert_eq!(alone.train.batch_size, 8, "the benchmark's own");
     assert!(
         record.limits.is_empty(),
         "one length says nothing of lengths"
@@ -146,7 +148,7 @@ fn the_widths_asked_for_are_measured_beside_fp32_and_others_refused() {
     let runs = std::fs::read_dir(dir.path().join("results")).unwrap();
     let folder = runs.map(|entry| entry.unwrap().path()).next().unwrap();
     let record = RunRecord::load(&folder).unwrap();
-    assert_eq!(record.config.train.batch_size, 2);
+    assert_eq!(record.config.quantization.batch_size, 2);
     let metrics = record.cells[0].quantization.as_ref().unwrap();
     let widths: Vec<BitWidth> = metrics.widths.iter().map(|at| at.width).collect();
     assert_eq!(widths, [BitWidth::Fp32, BitWidth::Int4]);

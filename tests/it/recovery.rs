@@ -501,16 +501,16 @@ fn a_replay_agrees_to_the_bit_and_catches_what_was_changed() {
     let before = contents(&run);
     let printed = place.succeeds(&replay);
     assert!(contents(&run) == before, "a replay writes nothing");
-    // 3 of the run; id, derived values, first steps, last weights, evaluation of each cell.
+    // 3 of the run; id, training, derived values, first steps, last weights, evaluation of each cell.
     assert!(
-        printed.ends_with("43 same, 0 differ, 0 not compared\n"),
+        printed.ends_with("51 same, 0 differ, 0 not compared\n"),
         "{printed}"
     );
 
     let cell = place.record().cells[3].id.clone();
     let printed = place.succeeds(&format!("{replay} --cell {cell}"));
     assert!(
-        printed.ends_with("8 same, 0 differ, 0 not compared\n"),
+        printed.ends_with("9 same, 0 differ, 0 not compared\n"),
         "{printed}"
     );
     assert!(
@@ -526,6 +526,7 @@ fn a_replay_agrees_to_the_bit_and_catches_what_was_changed() {
         ("/summaries/0/final_loss_nats/mean", "summaries"),
         ("/data/text_sha256", "data"),
         ("/cells/3/id", "id"),
+        ("/cells/3/training", "training"),
         ("/cells/3/metrics/gradient_norm_max", "derived values"),
         ("/cells/3/metrics/curves/loss_nats/4", "first steps"),
         ("/cells/3/metrics/curves/gradient_norm/0", "first steps"),
@@ -554,7 +555,7 @@ fn a_replay_agrees_to_the_bit_and_catches_what_was_changed() {
     fs::remove_dir_all(run.join("checkpoints")).unwrap();
     let printed = place.succeeds(&replay);
     assert!(
-        printed.ends_with("27 same, 0 differ, 8 not compared\n"),
+        printed.ends_with("35 same, 0 differ, 8 not compared\n"),
         "{printed}"
     );
 }

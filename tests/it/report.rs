@@ -26,7 +26,7 @@ fn longcontext(n_seeds: u64) -> RunRecord {
 }
 
 fn quantization() -> RunRecord {
-    let flags = "benchmark = \"quantization\"\n[seeds]\ncount = 2\n";
+    let flags = "benchmarks = [\"quantization\"]\n[seeds]\ncount = 2\n";
     let config = Config::resolve(None, None, flags.parse().unwrap()).unwrap();
     let record = made_up::of_config(config, 20, false);
     let mut record = made_up::changed(&record, |cell| {

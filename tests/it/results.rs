@@ -1,5 +1,6 @@
 //! Records: their form, their files, and what is derived from them.
 
+use bkbench::config::Benchmark;
 use bkbench::results::{
     Finite, GuideFile, GuideResults, ResultsFile, RunRecord, RunWriter, StepLine,
 };
@@ -266,8 +267,8 @@ fn the_guides_file_is_never_overwritten() {
     let path = dir.path().join("new/out.json");
     let record = small();
     let (first, second) = (
-        GuideFile::reserve(&path).unwrap(),
-        GuideFile::reserve(&path).unwrap(),
+        GuideFile::reserve(&path, &[Benchmark::Longcontext]).unwrap(),
+        GuideFile::reserve(&path, &[Benchmark::Longcontext]).unwrap(),
     );
     assert!(
         !path.parent().unwrap().exists(),
@@ -275,7 +276,12 @@ fn the_guides_file_is_never_overwritten() {
     );
     first.write(&record).unwrap();
     assert_eq!(second.write(&record).unwrap_err().exit_code(), 2);
-    assert_eq!(GuideFile::reserve(&path).unwrap_err().exit_code(), 2);
+    assert_eq!(
+        GuideFile::reserve(&path, &[Benchmark::Longcontext])
+            .unwrap_err()
+            .exit_code(),
+        2
+    );
     let ResultsFile::Guide(loaded) = ResultsFile::load(&path).unwrap() else {
         panic!("the guide's shape is not recognised");
     };

@@ -79,7 +79,9 @@ impl Trained {
     }
 
     fn checkpoint(&self, model: &str) -> PathBuf {
-        self.run.join("checkpoints").join(&self.cell(model).id)
+        self.run
+            .join("checkpoints")
+            .join(&self.cell(model).training)
     }
 
     fn succeeds(&self, line: &str) -> String {

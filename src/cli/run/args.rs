@@ -229,7 +229,7 @@ impl Args {
             );
         }
         if let Some(benchmark) = self.benchmark()? {
-            table.insert("benchmark".into(), benchmark.name().into());
+            table.insert("benchmarks".into(), vec![benchmark.name()].into());
         }
         Ok(table)
     }

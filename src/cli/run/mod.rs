@@ -8,7 +8,7 @@ use super::audit;
 use super::progress::Reporter;
 use super::session::{Session, finish, on_signals};
 use crate::accounting::Tensors;
-use crate::bench::longcontext::{self, Checkpoints, Planned, Setting};
+use crate::bench::run::{self, Checkpoints, Planned, Setting};
 use crate::bench::{Progress, memory};
 use crate::config::{Benchmark, Budget, Config};
 use crate::data::Tokenizer;
@@ -22,37 +22,38 @@ pub use args::Args;
 /// Where runs are kept.
 const RESULTS_DIR: &str = "results";
 
-/// Runs a benchmark: checks everything first, then trains, records after every cell, draws, prints.
+/// Runs one benchmark or several: checks everything first, then trains, records after every cell, draws, prints.
 ///
 /// # Errors
 /// Bad input, or a model that fails its audit, before anything is written; a broken device; an interruption; a
 /// model that learned nothing, after everything is written.
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
-    let mut config = args.resolve()?;
+    let config = args.resolve()?;
     if args.dry_run {
-        print!("{}", grid(&config)?);
+        for &benchmark in &config.benchmarks {
+            print!("{}", grid(benchmark, &config.only(benchmark))?);
+        }
         return Ok(());
     }
-    let guide_file = args.output.as_deref().map(GuideFile::reserve).transpose()?;
+    let output = args.output.as_deref();
+    let guide_file = output.map(|path| GuideFile::reserve(path, &config.benchmarks));
+    let guide_file = guide_file.transpose()?;
     let mut progress = Reporter::new(quiet);
-    let session = Session::open(&config, &mut progress)?;
-    let batch_size = config.train.batch_size;
-    let adapter = session.hardware.adapter.as_ref();
-    let segment_len = session.grid.segment_len(batch_size, adapter);
-    config.train.segment_len.get_or_insert(segment_len);
-    let audits = audit::before_run(&config, &session.hardware, &session.dataset, &mut progress)?;
-    let mut writer = RunWriter::create(Path::new(RESULTS_DIR), &config)?;
+    let session = Session::open(config, &mut progress)?;
+    let audits = audit::before_run(&session, &mut progress)?;
+    let config = &session.config;
+    let mut writer = RunWriter::create(Path::new(RESULTS_DIR), config)?;
     let dir = writer.dir().to_owned();
     progress.message(&format!(
         "{}: {} cells, {} training tokens in all, on {}",
         dir.display(),
         Count(config.n_cells()),
-        Count(session.grid.n_train_tokens(batch_size)),
+        Count(session.n_train_tokens()),
         session.hardware.fingerprint.adapter
     ));
     let files = args.files()?;
     let (checkpoints, interrupt) = (Checkpoints::of(&files, &dir), on_signals()?);
-    let run = session.run(&config, &checkpoints, &interrupt);
+    let run = session.run(&checkpoints, &interrupt);
     let mut record = run.record(files, audits)?;
     for warning in &record.warnings {
         progress.message(&format!("warning: {warning}"));
@@ -89,8 +90,8 @@ impl Args {
     }
 }
 
-/// The cells a configuration asks for, and the memory that each model needs for one, in words.
-fn grid(config: &Config) -> Result<String> {
+/// The cells that the configuration of one benchmark asks for, and the memory that each model needs for one, in words.
+fn grid(benchmark: Benchmark, config: &Config) -> Result<String> {
     let names: Vec<&str> = config.models.names().collect();
     let vocab_size = Tokenizer::new(&config.data.tokenizer)?.vocab_size();
     // How many steps an epoch takes is not known without the text.
@@ -98,15 +99,15 @@ fn grid(config: &Config) -> Result<String> {
         Budget::Steps(steps) => steps,
         Budget::NumEpochs(_) => 0,
     };
-    let settings = longcontext::settings(config, vocab_size, n_steps)?;
+    let settings = run::settings(config, vocab_size, n_steps)?;
     let head = format!(
         "{}: {} cells = {} models ({}) x {} {} x {} seeds from {}\n",
-        config.benchmark.name(),
+        benchmark.name(),
         Count(config.n_cells()),
         names.len(),
         names.join(", "),
         settings.len(),
-        match config.benchmark {
+        match benchmark {
             Benchmark::Longcontext | Benchmark::Quantization => "lengths",
             Benchmark::Efficiency => "budgets",
         },
@@ -119,7 +120,7 @@ fn grid(config: &Config) -> Result<String> {
         DeviceChoice::Cuda | DeviceChoice::Wgpu { .. } => Tensors::OnAdapter,
     };
     let mut train = config.train.clone();
-    train.segment_len.get_or_insert(longcontext::SEGMENT_LEN);
+    train.segment_len.get_or_insert(run::SEGMENT_LEN);
     let lines = |setting: &Setting| {
         let length = setting.seq_len as u64;
         let budget = match config.train.budget {

@@ -2,7 +2,7 @@
 
 use super::super::document::{Block, Kind};
 use crate::config::{Budget, MatchBasis, Precision};
-use crate::results::{AuditReport, AuditedWeights, Finding, RunRecord, Verdict};
+use crate::results::{AuditReport, AuditedWeights, Cell, Finding, RunRecord, Verdict};
 use crate::units::Count;
 
 pub(super) fn section(record: &RunRecord) -> Block {
@@ -75,8 +75,6 @@ fn matching(record: &RunRecord) -> Vec<String> {
 fn common(record: &RunRecord) -> Vec<String> {
     let config = &record.config;
     let train = &config.train;
-    let count = |n: usize| Count(n as u64).to_string();
-    let lengths: Vec<String> = config.seq_lengths().iter().map(|&n| count(n)).collect();
     let budget = match train.budget {
         Budget::Steps(steps) => format!("{} steps", Count(steps)),
         Budget::NumEpochs(epochs) => format!("{epochs} epoch(s) at the longest sequence length"),
@@ -91,7 +89,7 @@ fn common(record: &RunRecord) -> Vec<String> {
         n.map_or("an unknown number of".into(), |n| Count(n).to_string())
     };
     let text = of_data("/name").and_then(serde_json::Value::as_str);
-    vec![
+    let mut lines = vec![
         format!(
             "Text: {}; {} tokens to train on, {} held out; tokenizer {}.",
             text.unwrap_or("not named"),
@@ -100,10 +98,9 @@ fn common(record: &RunRecord) -> Vec<String> {
             config.data.tokenizer
         ),
         format!(
-            "Training: {budget}, {} sequence(s) a step, AdamW with learning rate {}, weight decay {}, gradients cut to norm {}; {precision}.",
-            train.batch_size, train.learning_rate, train.weight_decay, train.gradient_clip_norm
+            "Training: {budget}, AdamW with learning rate {}, weight decay {}, gradients cut to norm {}; {precision}.",
+            train.learning_rate, train.weight_decay, train.gradient_clip_norm
         ),
-        format!("Sequence lengths: {}.", lengths.join("; ")),
         format!(
             "Shape: width {}, {} blocks; ResNet-BK has {} experts, {} a token.",
             config.model.d_model, config.model.n_layers, config.model.n_experts, config.model.top_k
@@ -113,7 +110,37 @@ fn common(record: &RunRecord) -> Vec<String> {
             config.seeds.count, config.seeds.first
         ),
         "One configuration for all models; how its values were chosen is not recorded.".into(),
-    ]
+    ];
+    lines.extend(record.config.benchmarks.iter().map(|&benchmark| {
+        let config = config.only(benchmark);
+        let lengths = config.seq_lengths().into_iter();
+        let lengths: Vec<String> = lengths.map(|n| Count(n as u64).to_string()).collect();
+        format!(
+            "In {}: {} sequence(s) a step; sequence lengths {}.",
+            benchmark.name(),
+            config.train.batch_size,
+            lengths.join("; ")
+        )
+    }));
+    lines.extend(shared_trainings(record));
+    lines
+}
+
+/// How many trainings the cells share, if any.
+fn shared_trainings(record: &RunRecord) -> Option<String> {
+    let is_first = |cell: &&Cell| {
+        let first = record.trained_by(&cell.training);
+        first.is_some_and(|first| first.id == cell.id)
+    };
+    let (n_cells, n_trainings) = (
+        record.cells.len(),
+        record.cells.iter().filter(is_first).count(),
+    );
+    (n_trainings < n_cells).then(|| {
+        format!(
+            "{n_cells} cells of {n_trainings} trainings: what determines the same weights was trained once, and measured by each benchmark."
+        )
+    })
 }
 
 /// One row an audit; all findings to open.

@@ -26,18 +26,7 @@ pub(super) fn problems(record: &RunRecord) -> Vec<String> {
             "the configuration does not have the hash that the record names: it was edited, or written by another version of bkbench".into(),
         );
     }
-    let mut again = record.clone();
-    again.derive();
-    let derived = |record: &RunRecord| {
-        (
-            record.summaries.clone(),
-            record.limits.clone(),
-            record.quantization.clone(),
-            record.efficiency.clone(),
-            record.efficiency_ratio.clone(),
-        )
-    };
-    if derived(&again) != derived(record) {
+    if !record.is_derived() {
         problems.push(
             "the means do not follow from the cells: the record was edited, or written by another version of bkbench".into(),
         );

@@ -19,7 +19,7 @@ pub(super) fn title(record: &RunRecord) -> String {
     let count = record.config.seeds.count;
     format!(
         "{} of {}, {count} seed{}",
-        record.config.benchmark.name(),
+        record.config.title(),
         record.provenance.started_utc,
         if count == 1 { "" } else { "s" }
     )
@@ -48,7 +48,15 @@ pub(super) fn why_not_compared(record: &RunRecord) -> Option<String> {
 /// Everything that a report says of one run.
 pub(super) fn section(name: &str, record: &RunRecord, compared: &[Comparison]) -> Block {
     let mut blocks = vec![Block::Paragraph(format!("Recorded in {name}."))];
-    blocks.push(Block::section("Results", results(record)));
+    let parts = record.parts();
+    let results = match parts.as_slice() {
+        [part] => results(part),
+        parts => parts
+            .iter()
+            .map(|part| Block::section(capital(&part.config.title()), results(part)))
+            .collect(),
+    };
+    blocks.push(Block::section("Results", results));
     blocks.push(Block::section("Comparison", comparison(record, compared)));
     blocks.push(fairness::section(record));
     blocks.push(origin::hardware(record));
@@ -72,6 +80,7 @@ fn stability_picture(all: &ResultsFile, models: &str) -> Block {
     )
 }
 
+/// What one benchmark measured.
 fn results(record: &RunRecord) -> Vec<Block> {
     if record.cells.is_empty() {
         return vec![Block::Paragraph("No cell has run yet.".into())];

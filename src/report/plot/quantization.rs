@@ -2,6 +2,7 @@
 
 use super::Drawing;
 use super::figure::{Band, Figure, Key, Line, Mark, NEUTRAL, Panel, Sample, colour};
+use crate::config::Benchmark;
 use crate::quant::BitWidth;
 use crate::results::{QuantizationGuide, QuantizedEntry, ResultsFile};
 use crate::{Error, Result};
@@ -25,7 +26,7 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
     let of_record;
     let (guide, footer) = match results {
         ResultsFile::Record(record) => {
-            of_record = QuantizationGuide::new(record);
+            of_record = QuantizationGuide::new(&record.only(Benchmark::Quantization));
             let warnings = record.warnings.iter().map(ToString::to_string);
             (&of_record, warnings.take(2).collect::<Vec<_>>().join(".  "))
         }

@@ -36,9 +36,15 @@ pub struct Options {
 /// # Errors
 /// [`Error::BadInput`] if none of the lengths is in the results.
 pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
+    let part;
+    let results = match results {
+        ResultsFile::Record(record) => {
+            part = ResultsFile::Record(Box::new(trained_at_lengths(record)));
+            &part
+        }
+        guide => guide,
+    };
     let available: Vec<usize> = match results {
-        // Under budgets the cells of one length are of many shapes.
-        ResultsFile::Record(record) if !record.efficiency.is_empty() => Vec::new(),
         ResultsFile::Record(record) => lengths(record.cells.iter().map(|cell| cell.seq_len)),
         ResultsFile::Guide(guide) => lengths(guide.settings.iter().map(|(seq_len, _)| *seq_len)),
         ResultsFile::Quantization(_) | ResultsFile::Efficiency(_) => Vec::new(),
@@ -70,6 +76,17 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
     Ok(Drawing {
         svg: figure.svg()?,
         notes,
+    })
+}
+
+/// The part of a record that the graph is of: the long-context benchmark, or the first one where there is none. Under
+/// budgets the cells of one length are of many shapes.
+fn trained_at_lengths(record: &RunRecord) -> RunRecord {
+    let mut parts = record.parts().into_iter();
+    let is_drawn = |part: &RunRecord| part.cells.iter().all(|cell| cell.at_budget.is_none());
+    parts.find(is_drawn).unwrap_or_else(|| RunRecord {
+        cells: Vec::new(),
+        ..record.clone()
     })
 }
 

@@ -91,11 +91,14 @@ pub struct Judgement {
 pub fn judge(claims: &[Claim], runs: &[(String, RunRecord)]) -> Vec<Judgement> {
     let mut judged: Vec<(usize, Judgement)> = Vec::new();
     for (name, record) in runs {
-        let benchmark = record.config.benchmark.name();
+        let is_of_run = |claim: &Claim| {
+            let mut benchmarks = record.config.benchmarks.iter();
+            benchmarks.any(|benchmark| benchmark.name() == claim.benchmark)
+        };
         let of_run: Vec<(usize, &Claim)> = claims
             .iter()
             .enumerate()
-            .filter(|(_, claim)| claim.benchmark == benchmark)
+            .filter(|(_, claim)| is_of_run(claim))
             .collect();
         judged.extend(judge_run(&of_run, name, record));
     }
@@ -242,7 +245,10 @@ impl Evidence {
             .collect();
         let mut groups: Vec<Vec<&Observation<'_>>> = Vec::new();
         for model in models {
-            let at = |o: &&Observation<'_>| o.setting == setting && o.cell.model == *model;
+            let at = |o: &&Observation<'_>| {
+                let is_at = o.cell.benchmark.name() == claim.benchmark && o.setting == setting;
+                is_at && o.cell.model == *model
+            };
             let group: Vec<&Observation<'_>> = observations.iter().filter(at).collect();
             let Some(first) = group.first() else {
                 evidence.obstacle = Some(format!("no cells of {model} in this run"));

@@ -1,6 +1,6 @@
 //! One cell: a training, its evaluation, and what is recorded of them.
 
-use super::{Point, Run};
+use super::{Ids, Part, Point, Run};
 use crate::bench::{Progress, memory, quantization};
 use crate::config::Benchmark;
 use crate::data::Batches;
@@ -42,19 +42,20 @@ impl Run<'_> {
     pub(super) fn cell(
         &self,
         point: Point<'_>,
-        id: String,
+        ids: &Ids,
         record: &RunRecord,
         writer: &mut RunWriter,
         progress: &mut dyn Progress,
     ) -> Result<(Cell, Option<AuditReport>)> {
         let Point {
+            part,
             shape,
             planned,
             seq_len,
             seed,
         } = point;
         let model = shape.architecture.name();
-        let n_steps = self.grid.n_steps;
+        let n_steps = part.grid.n_steps;
         let budget = planned.at_budget.map_or(String::new(), |at| {
             let AtBudget {
                 d_model, n_layers, ..
@@ -66,11 +67,22 @@ impl Run<'_> {
         let misfit = planned
             .misfit
             .clone()
-            .or_else(|| memory::misfit(shape, seq_len, self.config, self.hardware));
+            .or_else(|| memory::misfit(shape, seq_len, &part.config, self.hardware));
+        let twin = record.trained_by(&ids.training);
+        if let Some(twin) = twin {
+            progress.message(&format!(
+                "trained already, as cell {} of {}",
+                twin.id,
+                twin.benchmark.name()
+            ));
+        }
+        let broken = twin.filter(|twin| twin.outcome != Outcome::Completed);
         let (outcome, metrics, quantization) = if let Some(skipped) = misfit {
             (skipped, None, None)
+        } else if let Some(twin) = broken {
+            (twin.outcome.clone(), twin.metrics.clone(), None)
         } else {
-            let ended = self.trained(point, &id, writer, progress)?;
+            let ended = self.trained(point, ids, writer, progress)?;
             if let Some(model) = ended.model {
                 audit = self.audit_trained(shape, seed, &ended.outcome, &model, record)?;
             }
@@ -78,15 +90,16 @@ impl Run<'_> {
         };
         progress.finish_cell(&describe(&outcome, metrics.as_ref()));
         let cell = Cell {
-            id,
-            benchmark: self.config.benchmark,
+            id: ids.cell.clone(),
+            benchmark: part.benchmark,
+            training: ids.training.clone(),
             model: model.to_owned(),
             seq_len,
             seed,
             n_steps,
             parameters: parameters(shape.parameters()),
             outcome,
-            warnings: self.repeated_data(seq_len).into_iter().collect(),
+            warnings: part.repeated_data(seq_len).into_iter().collect(),
             metrics,
             quantization,
             at_budget: planned.at_budget,
@@ -109,7 +122,7 @@ impl Run<'_> {
         if *outcome != Outcome::Completed || record.audits.iter().any(is_done) {
             return Ok(None);
         }
-        let n_tokens = audit::n_tokens(self.config.seq_lengths());
+        let n_tokens = audit::n_tokens(&self.config.seq_lengths());
         let findings = audit::leaks(trained, shape.vocab_size, n_tokens, seed)?;
         Ok(Some(AuditReport {
             model: model.to_owned(),
@@ -124,13 +137,13 @@ impl Run<'_> {
     fn trained(
         &self,
         point: Point<'_>,
-        id: &str,
+        ids: &Ids,
         writer: &mut RunWriter,
         progress: &mut dyn Progress,
     ) -> Result<Ended> {
         let mut failed_before = false;
         loop {
-            match self.train(point, id, writer, progress) {
+            match self.train(point, ids, writer, progress) {
                 Ok(ended) => return Ok(ended),
                 Err(Error::OutOfMemory { requested, .. }) => {
                     let requested_bytes = requested;
@@ -157,16 +170,16 @@ impl Run<'_> {
     fn train(
         &self,
         point: Point<'_>,
-        id: &str,
+        ids: &Ids,
         writer: &mut RunWriter,
         progress: &mut dyn Progress,
     ) -> Result<Ended> {
-        let checkpoints = self.checkpoints.of_cell(id);
-        let checkpoints = checkpoints.describing(self.description(point)?);
-        let batches = self.batches(point)?;
+        let checkpoints = self.checkpoints.of_training(&ids.training);
+        let checkpoints = checkpoints.describing(point.description()?);
+        let batches = point.batches()?;
         let training = self.training(point, &batches, Some(&checkpoints), self.interrupt);
         let mut log = Log {
-            id,
+            id: &ids.cell,
             training: &training,
             writer,
             progress,
@@ -174,17 +187,18 @@ impl Run<'_> {
         let trained = train(&training, &mut log)?;
         let (held_out, kernel_errors) = match trained.outcome {
             Outcome::Completed => (
-                Some(self.evaluate(point, &trained.model)?),
-                self.kernel_errors(point, &trained.model)?,
+                Some(point.evaluate(&trained.model)?),
+                point.kernel_errors(&trained.model)?,
             ),
             _ => (None, Vec::new()),
         };
-        let unigram = self.dataset.manifest.unigram_ce_nats;
+        let unigram = point.part.dataset.manifest.unigram_ce_nats;
         let tensors = memory::tensors(self.hardware);
-        let estimated = memory::needs(point.shape, point.seq_len, &self.config.train, tensors);
+        let config = &point.part.config.train;
+        let estimated = memory::needs(point.shape, point.seq_len, config, tensors);
         let metrics = metrics(&trained, held_out, kernel_errors, unigram, estimated)?;
         let quantization = match trained.outcome {
-            Outcome::Completed => self.quantization(point, &trained.model, progress)?,
+            Outcome::Completed => point.quantization(&trained.model, progress)?,
             _ => None,
         };
         Ok(Ended {
@@ -195,11 +209,6 @@ impl Run<'_> {
         })
     }
 
-    pub(super) fn batches(&self, point: Point<'_>) -> Result<Batches> {
-        let (tokens, batch) = (self.dataset.train.clone(), self.config.train.batch_size);
-        Batches::new(tokens, point.seq_len, batch, point.seed)
-    }
-
     pub(super) fn training<'a>(
         &'a self,
         point: Point<'a>,
@@ -207,73 +216,85 @@ impl Run<'_> {
         checkpoints: Option<&'a CheckpointFolder>,
         interrupt: &'a Interrupt,
     ) -> Training<'a> {
+        let Part { config, grid, .. } = point.part;
         Training {
             shape: point.shape,
-            model: &self.config.model,
-            config: &self.config.train,
+            model: &config.model,
+            config: &config.train,
             batches,
             batch_shape: BatchShape {
-                batch: self.config.train.batch_size,
+                batch: config.train.batch_size,
                 seq_len: point.seq_len,
             },
-            n_steps: self.grid.n_steps,
+            n_steps: grid.n_steps,
             seed: point.seed,
             device: &self.hardware.device,
-            memory_limit: self.config.device.memory_limit(),
+            memory_limit: config.device.memory_limit(),
             checkpoints,
             interrupt,
         }
     }
+}
 
-    pub(super) fn evaluate(&self, point: Point<'_>, model: &LanguageModel) -> Result<HeldOut> {
-        let evaluator = self.evaluator(point, model);
-        evaluator.evaluate(&self.dataset.eval, self.eval_bytes(), point.seq_len)
+impl Point<'_> {
+    pub(super) fn batches(&self) -> Result<Batches> {
+        let Part {
+            config, dataset, ..
+        } = self.part;
+        let (tokens, batch) = (dataset.train.clone(), config.train.batch_size);
+        Batches::new(tokens, self.seq_len, batch, self.seed)
     }
 
-    fn evaluator<'a>(&self, point: Point<'_>, model: &'a LanguageModel) -> Evaluator<'a> {
-        let config = &self.config.train;
+    pub(super) fn evaluate(&self, model: &LanguageModel) -> Result<HeldOut> {
+        let evaluator = self.evaluator(model);
+        evaluator.evaluate(&self.part.dataset.eval, self.eval_bytes(), self.seq_len)
+    }
+
+    fn evaluator<'a>(&self, model: &'a LanguageModel) -> Evaluator<'a> {
+        let config = &self.part.config.train;
         Evaluator {
             model,
-            segment: point.shape.architecture.resident_len(config, point.seq_len),
+            segment: self.shape.architecture.resident_len(config, self.seq_len),
             loss_chunk_tokens: config.loss_chunk_tokens,
         }
     }
 
     /// Bytes of the held-out text.
     fn eval_bytes(&self) -> u64 {
-        self.dataset.manifest.eval.n_bytes as u64
+        self.part.dataset.manifest.eval.n_bytes as u64
     }
 
     /// The trained model in fewer bits, where that is the benchmark.
     fn quantization(
         &self,
-        point: Point<'_>,
         model: &LanguageModel,
         progress: &mut dyn Progress,
     ) -> Result<Option<QuantizationMetrics>> {
-        if self.config.benchmark != Benchmark::Quantization {
+        let Part {
+            benchmark,
+            config,
+            dataset,
+            ..
+        } = self.part;
+        if *benchmark != Benchmark::Quantization {
             return Ok(None);
         }
         progress.message("measuring the trained model in fewer bits");
         let study = quantization::Study {
-            evaluator: self.evaluator(point, model),
-            decodes: point.shape.architecture.carry() == Carry::Finite,
-            tokens: &self.dataset.eval,
+            evaluator: self.evaluator(model),
+            decodes: self.shape.architecture.carry() == Carry::Finite,
+            tokens: &dataset.eval,
             n_bytes: self.eval_bytes(),
-            window: point.seq_len,
+            window: self.seq_len,
         };
-        study.measure(&self.config.quantization.widths()?).map(Some)
+        study.measure(&config.quantization.widths()?).map(Some)
     }
 
     /// On the first window of the training text, which no cell is too long for.
-    pub(super) fn kernel_errors(
-        &self,
-        point: Point<'_>,
-        model: &LanguageModel,
-    ) -> Result<Vec<KernelError>> {
-        let Point { shape, seq_len, .. } = point;
-        let segment = shape.architecture.resident_len(&self.config.train, seq_len);
-        kernel_errors(model, &self.dataset.train.get(0..seq_len), segment)
+    fn kernel_errors(&self, model: &LanguageModel) -> Result<Vec<KernelError>> {
+        let evaluator = self.evaluator(model);
+        let tokens = self.part.dataset.train.get(0..self.seq_len);
+        kernel_errors(model, &tokens, evaluator.segment)
     }
 }
 

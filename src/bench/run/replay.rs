@@ -83,19 +83,15 @@ impl Run<'_> {
             "config_sha256",
             Verdict::of_hashes(&record.config_sha256, &config),
         );
-        let mut again = record.clone();
-        again.derive();
         of_run(
             "summaries",
-            if (&record.summaries, &record.limits, &record.quantization)
-                == (&again.summaries, &again.limits, &again.quantization)
-            {
+            if record.is_derived() {
                 Verdict::Same
             } else {
                 Verdict::Differs("they do not follow from the cells".into())
             },
         );
-        let data = json(&self.dataset.manifest)?;
+        let data = self.data()?;
         of_run("data", Verdict::of(&record.data, &data));
         let hardware = json(&self.hardware.fingerprint)?;
         let elsewhere = (record.hardware != hardware)
@@ -103,8 +99,10 @@ impl Run<'_> {
 
         for point in self.points() {
             let (model, seed) = (point.shape.architecture.name(), point.seed);
+            let benchmark = point.part.benchmark;
             let is_it = |cell: &&Cell| {
-                (cell.model.as_str(), cell.seq_len, cell.seed) == (model, point.seq_len, seed)
+                (cell.benchmark, cell.model.as_str(), cell.seed) == (benchmark, model, seed)
+                    && (cell.seq_len, cell.at_budget) == (point.seq_len, point.planned.at_budget)
             };
             let Some(cell) = record.cells.iter().find(is_it) else {
                 continue;
@@ -114,12 +112,17 @@ impl Run<'_> {
             }
             let mut of_cell = |what, verdict| {
                 each(Check {
-                    of: format!("{model} N={} seed {seed} ({})", point.seq_len, cell.id),
+                    of: format!("{model} {} seed {seed} ({})", cell.setting(), cell.id),
                     what,
                     verdict,
                 });
             };
-            of_cell("id", Verdict::of_hashes(&cell.id, &self.id(point, &data)?));
+            let ids = point.ids()?;
+            of_cell("id", Verdict::of_hashes(&cell.id, &ids.cell));
+            of_cell(
+                "training",
+                Verdict::of_hashes(&cell.training, &ids.training),
+            );
             let Some(metrics) = &cell.metrics else {
                 continue;
             };
@@ -145,7 +148,7 @@ impl Run<'_> {
             steps: Vec::new(),
             interrupt: &interrupt,
         };
-        let batches = self.batches(point)?;
+        let batches = point.batches()?;
         match train(
             &self.training(point, &batches, None, &interrupt),
             &mut first,
@@ -179,7 +182,7 @@ impl Run<'_> {
     ) -> Result<Vec<(&'static str, Verdict)>> {
         const WEIGHTS: &str = "last weights";
         const EVALUATION: &str = "evaluation";
-        let (checkpoint, damaged) = self.checkpoints.of_cell(&cell.id).newest();
+        let (checkpoint, damaged) = self.checkpoints.of_training(&cell.training).newest();
         let Some(checkpoint) = checkpoint else {
             let verdict = match damaged.into_iter().next() {
                 Some(problem) => Verdict::Differs(problem),
@@ -194,7 +197,7 @@ impl Run<'_> {
             Some(why) => Verdict::NotCompared(why.into()),
             None => Verdict::of(
                 &metrics.evaluation,
-                &Some(self.evaluate(point, &model)?.evaluation),
+                &Some(point.evaluate(&model)?.evaluation),
             ),
         };
         Ok(vec![(WEIGHTS, weights), (EVALUATION, evaluation)])

@@ -1,6 +1,6 @@
 //! What a reader must know before quoting a number of a run.
 
-use super::Run;
+use super::{Part, Run};
 use crate::config::Benchmark;
 use crate::models::registry::{ModelShape, ParameterCount};
 use crate::results::{
@@ -20,7 +20,7 @@ const DRIFT_FACTOR: f64 = 100.0;
 impl Run<'_> {
     /// What is known before anything is trained.
     pub(super) fn warnings_before(&self, audits: &[AuditReport]) -> Vec<Warning> {
-        let Self { grid, hardware, .. } = *self;
+        let hardware = self.hardware;
         let mut warnings: Vec<Warning> = hardware
             .notes
             .iter()
@@ -35,6 +35,22 @@ impl Run<'_> {
                 name: adapter.name.clone(),
             });
         }
+        for part in self.parts {
+            for warning in part.warnings_before() {
+                if !warnings.contains(&warning) {
+                    warnings.push(warning);
+                }
+            }
+        }
+        warnings.extend(audits.iter().flat_map(of_audit));
+        warnings
+    }
+}
+
+impl Part {
+    fn warnings_before(&self) -> Vec<Warning> {
+        let grid = &self.grid;
+        let mut warnings = Vec::new();
         if grid.n_steps < STEPS_FOR_A_CLAIM {
             warnings.push(Warning::TooFewSteps {
                 steps: grid.n_steps,
@@ -47,7 +63,7 @@ impl Run<'_> {
         }
         warnings.extend(self.repeated_data(grid.longest()));
         // Under a budget of FLOPs sizes are what they come to.
-        let matched = match self.config.benchmark {
+        let matched = match self.benchmark {
             Benchmark::Longcontext | Benchmark::Quantization => grid.shapes(),
             Benchmark::Efficiency => Vec::new(),
         };
@@ -65,7 +81,6 @@ impl Run<'_> {
                 });
             }
         }
-        warnings.extend(audits.iter().flat_map(of_audit));
         warnings
     }
 
@@ -147,7 +162,7 @@ pub(super) fn kernel_drift(cell: &Cell, cells: &[Cell]) -> Vec<Warning> {
     let shortest = cells
         .iter()
         .filter(|other| (&other.model, other.seed) == (&cell.model, cell.seed))
-        .filter(|other| other.at_budget == cell.at_budget)
+        .filter(|other| (other.benchmark, other.at_budget) == (cell.benchmark, cell.at_budget))
         .filter(|other| !errors(other).is_empty())
         .min_by_key(|other| other.seq_len)
         .unwrap_or(cell);

@@ -44,7 +44,7 @@ pub struct Planned {
     pub misfit: Option<Outcome>,
 }
 
-/// The settings that a configuration asks for: matched models at every length, or shapes for every budget, each to be
+/// The settings that the configuration of one benchmark asks for: matched models at every length, or shapes for every budget, each to be
 /// trained for `n_steps`.
 ///
 /// # Errors
@@ -55,7 +55,7 @@ pub fn settings(config: &Config, vocab_size: usize, n_steps: u64) -> Result<Vec<
         .names()
         .map(Architecture::parse)
         .collect::<Result<_>>()?;
-    if config.benchmark == Benchmark::Efficiency {
+    if config.benchmarks == [Benchmark::Efficiency] {
         let budgets = config.efficiency.flops_budgets.iter();
         return budgets
             .map(|&budget| {
@@ -123,7 +123,7 @@ fn under(
     })
 }
 
-/// The cells of a run, before any of them is trained.
+/// The cells of a benchmark, before any of them is trained.
 #[derive(Debug, Clone)]
 pub struct Grid {
     /// What is compared, in the order in which it runs.
@@ -140,7 +140,7 @@ impl Grid {
     /// # Errors
     /// Unknown or unmatchable models, or a text shorter than one window of the longest length.
     pub fn new(config: &Config, vocab_size: usize, n_train_tokens: usize) -> Result<Self> {
-        let longest = config.seq_lengths().iter().copied().max().unwrap_or(0);
+        let longest = config.seq_lengths().into_iter().max().unwrap_or(0);
         if n_train_tokens <= longest {
             return Err(Error::bad_input(
                 format!("--seq_lengths {longest}"),

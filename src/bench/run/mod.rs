@@ -1,0 +1,249 @@
+//! Runs of one benchmark or several: what all of them share. Every cell is trained, evaluated, audited, recorded,
+//! resumed and replayed alike; what a benchmark measures beyond that stands in a file of its own beside this folder.
+//!
+//! A training is named by everything that determines its weights, and its checkpoints lie under that name. So a cell
+//! whose training another one has done finds it at its last step, and goes on from there.
+
+mod cell;
+mod grid;
+mod replay;
+mod warnings;
+
+use std::path::{Path, PathBuf};
+
+use super::Progress;
+use crate::config::{Benchmark, Config};
+use crate::data::Dataset;
+use crate::hardware::Hardware;
+use crate::models::checkpoint::{Description, TokenizerHint};
+use crate::models::registry::ModelShape;
+use crate::results::{AuditReport, CellKey, Files, RunRecord, RunWriter, TrainingKey};
+use crate::train::{CheckpointFolder, Interrupt};
+use crate::{Error, Result};
+
+pub(super) use cell::{failure_kind, parameters};
+pub use grid::{Grid, Planned, SEGMENT_LEN, Setting, segment_len, settings};
+pub use replay::{Check, Verdict};
+
+/// Where checkpoints lie, one folder a training.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    /// Folder of those folders.
+    pub dir: PathBuf,
+    /// Whether the last one of a finished training is kept.
+    pub keep: bool,
+}
+
+impl Checkpoints {
+    /// Those of the run in `run`, whose record says `files`.
+    pub fn of(files: &Files, run: &Path) -> Self {
+        Self {
+            dir: files.checkpoints(run),
+            keep: files.keep_checkpoints,
+        }
+    }
+
+    /// Those of one training.
+    fn of_training(&self, training: &str) -> CheckpointFolder {
+        CheckpointFolder::new(self.dir.join(training))
+    }
+
+    /// Removes what a training needs no more; the record holds all its cells by then.
+    ///
+    /// # Errors
+    /// If a folder cannot be removed.
+    pub fn tidy(&self, training: &str) -> Result<()> {
+        self.of_training(training).keep(usize::from(self.keep))
+    }
+}
+
+/// A benchmark of a run.
+#[derive(Debug)]
+pub struct Part {
+    /// Which.
+    pub benchmark: Benchmark,
+    /// The run's settings, for this benchmark alone.
+    pub config: Config,
+    /// Cells.
+    pub grid: Grid,
+    /// What it trains and evaluates on.
+    pub dataset: Dataset,
+}
+
+/// Everything a run needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// Settings.
+    pub config: &'a Config,
+    /// Its benchmarks, in the order in which they run.
+    pub parts: &'a [Part],
+    /// Where it runs.
+    pub hardware: &'a Hardware,
+    /// Where checkpoints go.
+    pub checkpoints: &'a Checkpoints,
+    /// Ends it early.
+    pub interrupt: &'a Interrupt,
+}
+
+/// One point of the grid.
+#[derive(Debug, Clone, Copy)]
+struct Point<'a> {
+    part: &'a Part,
+    shape: &'a ModelShape,
+    planned: &'a Planned,
+    seq_len: usize,
+    seed: u64,
+}
+
+/// The names of a cell and of the training that its weights come from.
+#[derive(Debug)]
+struct Ids {
+    cell: String,
+    training: String,
+}
+
+impl Run<'_> {
+    /// The record of a run that is about to begin; `audits` are what was found of its models.
+    ///
+    /// # Errors
+    /// If what goes into it has no JSON form.
+    pub fn record(&self, files: Files, audits: Vec<AuditReport>) -> Result<RunRecord> {
+        let mut record = RunRecord::new(
+            self.config.clone(),
+            json(&self.hardware.fingerprint)?,
+            self.data()?,
+        )?;
+        record.files = files;
+        record.warnings = self.warnings_before(&audits);
+        record.audits = audits;
+        Ok(record)
+    }
+
+    /// The manifest of the text.
+    fn data(&self) -> Result<serde_json::Value> {
+        json(&self.parts.first().map(|part| &part.dataset.manifest))
+    }
+
+    /// Trains and evaluates every cell that the record does not hold yet, then probes recall; the record is
+    /// saved after each of them.
+    ///
+    /// # Errors
+    /// What stops the whole run: [`Error::Interrupted`], a folder that cannot be written, a mistake in the
+    /// program. What stops one cell is its outcome.
+    pub fn train_all(
+        &self,
+        record: &mut RunRecord,
+        writer: &mut RunWriter,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let points: Vec<Point<'_>> = self.points().collect();
+        let ids: Vec<Ids> = points.iter().map(Point::ids).collect::<Result<_>>()?;
+        for (i, (&point, ids_here)) in points.iter().zip(&ids).enumerate() {
+            if record.cell(&ids_here.cell).is_none() {
+                if self.interrupt.requested() {
+                    return Err(Error::Interrupted);
+                }
+                self.fill(point, ids_here, record, writer, progress)?;
+            }
+            let training = &ids_here.training;
+            let is_done = ids[i + 1..].iter().all(|later| later.training != *training);
+            if is_done {
+                self.checkpoints.tidy(training)?;
+            }
+        }
+        for part in self.parts.iter().filter(|part| part.config.probes_recall()) {
+            self.probe_recall(part, record, writer, progress)?;
+        }
+        Ok(())
+    }
+
+    /// Trains and evaluates one cell and enters it.
+    fn fill(
+        &self,
+        point: Point<'_>,
+        ids: &Ids,
+        record: &mut RunRecord,
+        writer: &mut RunWriter,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let (cell, audit) = self.cell(point, ids, record, writer, progress)?;
+        let found = audit.iter().flat_map(warnings::of_audit);
+        record.warnings.extend(found);
+        record.audits.extend(audit);
+        record.warnings.extend(warnings::nothing_learned(&cell));
+        let is_first = record.trained_by(&cell.training).is_none();
+        let off = warnings::memory_estimate_off(&cell).filter(|_| is_first);
+        record.warnings.extend(off);
+        record.push(cell.clone());
+        let drift = warnings::kernel_drift(&cell, &record.cells);
+        record.warnings.extend(drift);
+        writer.save(record)
+    }
+
+    /// The grids in the order in which they run.
+    fn points(&self) -> impl Iterator<Item = Point<'_>> {
+        self.parts.iter().flat_map(|part| {
+            part.grid.settings.iter().flat_map(move |setting| {
+                part.grid.seeds.iter().flat_map(move |&seed| {
+                    setting.models.iter().map(move |planned| Point {
+                        part,
+                        shape: &planned.shape,
+                        planned,
+                        seq_len: setting.seq_len,
+                        seed,
+                    })
+                })
+            })
+        })
+    }
+}
+
+impl Point<'_> {
+    /// What a reader of the training's checkpoints must know.
+    fn description(&self) -> Result<Description> {
+        let manifest = &self.part.dataset.manifest;
+        let name = match self.part.config.data.tokenizer.as_str() {
+            built_in @ ("bytes" | "gpt2") => built_in.to_owned(),
+            file => {
+                let path = std::path::absolute(file).map_err(Error::io("find", file))?;
+                path.display().to_string()
+            }
+        };
+        Ok(Description {
+            shape: self.shape.clone(),
+            tokenizer: TokenizerHint {
+                name,
+                sha256: Some(manifest.tokenizer_sha256.clone()),
+            },
+            seq_len: self.seq_len,
+        })
+    }
+
+    fn ids(&self) -> Result<Ids> {
+        let Part {
+            benchmark,
+            config,
+            grid,
+            dataset,
+        } = self.part;
+        let manifest = &dataset.manifest;
+        let training = TrainingKey::new(
+            config,
+            &json(self.shape)?,
+            &manifest.train.ids_sha256,
+            self.seq_len,
+            self.seed,
+            grid.n_steps,
+        )
+        .id()?;
+        let cell = CellKey::new(config, *benchmark, &training, &json(manifest)?)
+            .at(self.planned.at_budget.as_ref())
+            .id()?;
+        Ok(Ids { cell, training })
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value)
+        .map_err(|error| Error::CheckFailed(format!("the record cannot be written: {error}")))
+}
