@@ -1,6 +1,7 @@
 //! The benchmarks: each returns cells of `results` and prints nothing.
 
 pub mod memory;
+mod multidataset;
 mod quantization;
 mod recall;
 pub mod run;

@@ -172,9 +172,20 @@ pub(super) fn before_run(
         config,
         hardware,
         parts,
+        ..
     } = session;
-    let Some(Part { dataset, .. }) = parts.first() else {
+    let Some(Part {
+        config: of_part,
+        dataset,
+        ..
+    }) = parts.first()
+    else {
         return Ok(Vec::new());
+    };
+    // The other process loads the same text.
+    let config = &Config {
+        data: of_part.data.clone(),
+        ..config.clone()
     };
     let models: Vec<Architecture> = config
         .models

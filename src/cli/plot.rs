@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::quant::BitWidth;
-use crate::report::plot::{Drawing, Format, efficiency, quantization, stability};
+use crate::report::plot::{Drawing, Format, efficiency, multidataset, quantization, stability};
 use crate::results::ResultsFile;
 use crate::{Error, Result};
 
@@ -22,6 +22,8 @@ enum Graph {
     Quantization(Quantization),
     /// Held-out perplexity against FLOPs, a curve a model
     Efficiency(Efficiency),
+    /// Held-out perplexity on each dataset, a point a model
+    Multidataset(Multidataset),
     #[command(external_subcommand)]
     Other(Vec<String>),
 }
@@ -83,6 +85,28 @@ struct Efficiency {
     show_confidence_intervals: bool,
 }
 
+#[derive(Debug, clap::Args)]
+struct Multidataset {
+    /// Folder of a run, its result.json, or a file that `run --output` wrote
+    #[arg(long, value_name = "PATH")]
+    results_file: PathBuf,
+    /// Picture to write, .svg, .png or .pdf; an older one is replaced
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Show the 95 % t interval over seeds
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    show_confidence_intervals: bool,
+}
+
+impl Multidataset {
+    fn draw(&self) -> Result<Drawing> {
+        let options = multidataset::Options {
+            show_confidence_intervals: self.show_confidence_intervals,
+        };
+        multidataset::draw(&ResultsFile::load(&self.results_file)?, options)
+    }
+}
+
 impl Efficiency {
     fn draw(&self) -> Result<Drawing> {
         let options = efficiency::Options {
@@ -138,6 +162,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         Graph::Stability(args) => &args.output,
         Graph::Quantization(args) => &args.output,
         Graph::Efficiency(args) => &args.output,
+        Graph::Multidataset(args) => &args.output,
         Graph::Other(words) => return Err(not_a_graph(words).into()),
     };
     Format::of(output)?;
@@ -145,6 +170,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         Graph::Stability(args) => args.draw()?,
         Graph::Quantization(args) => args.draw()?,
         Graph::Efficiency(args) => args.draw()?,
+        Graph::Multidataset(args) => args.draw()?,
         Graph::Other(words) => return Err(not_a_graph(words).into()),
     };
     for note in &drawing.notes {
@@ -159,17 +185,11 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
 
 fn not_a_graph(words: &[String]) -> Error {
     let name = words.first().map_or("", String::as_str);
-    if name == "multidataset" {
-        Error::NotAvailableYet {
-            what: format!("bkbench plot {name}"),
-        }
-    } else {
-        Error::UnknownName {
-            kind: "graph",
-            name: name.into(),
-            known: ["stability", "quantization", "efficiency"]
-                .map(Into::into)
-                .to_vec(),
-        }
+    Error::UnknownName {
+        kind: "graph",
+        name: name.into(),
+        known: ["stability", "quantization", "efficiency", "multidataset"]
+            .map(Into::into)
+            .to_vec(),
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::progress::Reporter;
 use super::session::{Session, finish, on_signals};
 use crate::bench::Progress;
-use crate::bench::run::Checkpoints;
+use crate::bench::run::{Checkpoints, Run};
 use crate::results::{GuideFile, PROTOCOL_VERSION, RunRecord, RunWriter};
 use crate::units::Count;
 use crate::{Error, Result};
@@ -43,7 +43,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let guide_file = guide_file(args, &mut record)?;
 
     let mut progress = Reporter::new(quiet);
-    let n_cells = record.config.n_cells();
+    let n_cells = record.n_cells();
     let finished = record.cells.len() as u64;
     let checkpoints = Checkpoints::of(&record.files, writer.dir());
     let found = format!(
@@ -82,12 +82,12 @@ fn go_on(
     // Before the data are read: a newer version may read another text, or none.
     agree(run, &of_program(record))?;
     let session = Session::open(record.config.clone(), progress)?;
-    agree(run, &of_machine(record, &session))?;
+    let interrupt = on_signals()?;
+    let going_on = session.run(checkpoints, &interrupt);
+    agree(run, &of_machine(record, &going_on)?)?;
     record.provenance.resume();
     writer.save(record).map_err(|error| error.stopped(run))?;
-    let interrupt = on_signals()?;
-    session
-        .run(checkpoints, &interrupt)
+    going_on
         .train_all(record, writer, progress)
         .map_err(|error| error.stopped(run))
 }
@@ -137,13 +137,14 @@ fn of_program(record: &RunRecord) -> Vec<String> {
 }
 
 /// What of the device and the data differs from what the record says.
-fn of_machine(record: &RunRecord, session: &Session) -> Vec<String> {
+fn of_machine(record: &RunRecord, run: &Run<'_>) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    let hardware = json!(session.hardware.fingerprint);
+    let hardware = json!(run.hardware.fingerprint);
     differences("hardware", &record.hardware, &hardware, &mut found);
-    let data = json!(session.parts.first().map(|part| &part.dataset.manifest));
-    differences("data", &record.data, &data, &mut found);
-    found
+    differences("data", &record.data, &run.data()?, &mut found);
+    let (recorded, now) = (json!(record.datasets), json!(run.datasets()?));
+    differences("datasets", &recorded, &now, &mut found);
+    Ok(found)
 }
 
 /// Names every value at which two documents differ.
@@ -161,6 +162,11 @@ fn differences(name: &str, recorded: &Value, now: &Value, found: &mut Vec<String
                     &now.unwrap_or_default(),
                     found,
                 );
+            }
+        }
+        (Value::Array(recorded), Value::Array(now)) if recorded.len() == now.len() => {
+            for (i, (recorded, now)) in recorded.iter().zip(now).enumerate() {
+                differences(&format!("{name}.{i}"), recorded, now, found);
             }
         }
         _ if recorded != now => found.push(format!("{name} was {recorded} and is {now}")),

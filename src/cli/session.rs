@@ -10,12 +10,12 @@ use signal_hook::flag;
 use crate::bench::Progress;
 use crate::bench::run::{Checkpoints, Grid, Part, Run};
 use crate::config::{Benchmark, Config};
-use crate::data;
+use crate::data::{self, Collection, Dataset};
 use crate::hardware::{self, DeviceChoice, Hardware};
 use crate::report::plot::{self, Drawing, stability};
 use crate::report::table::table;
-use crate::report::{efficiency, quantization, recall};
-use crate::results::{GuideFile, ResultsFile, RunRecord};
+use crate::report::{efficiency, multidataset, quantization, recall};
+use crate::results::{AbsentDataset, GuideFile, ResultsFile, RunRecord};
 use crate::train::Interrupt;
 use crate::{Error, Result};
 
@@ -26,6 +26,8 @@ pub(super) struct Session {
     pub(super) config: Config,
     pub(super) hardware: Hardware,
     pub(super) parts: Vec<Part>,
+    /// Datasets that were asked for and are not here.
+    pub(super) absent: Vec<AbsentDataset>,
 }
 
 impl Session {
@@ -34,19 +36,39 @@ impl Session {
         let choice: DeviceChoice = config.device.name.parse()?;
         let hardware = hardware::open(&choice, config.device.require_adapter.as_deref())?;
         hardware.require(config.train.precision)?;
-        let dataset = data::load(&config.data, &mut |line| progress.message(line))?;
-        let part = |&benchmark: &Benchmark| {
-            let config = config.only(benchmark);
-            let vocab_size = dataset.tokenizer.vocab_size();
-            Ok(Part {
-                benchmark,
-                grid: Grid::new(&config, vocab_size, dataset.train.len())?,
-                config,
-                dataset: dataset.clone(),
-            })
-        };
-        let benchmarks = config.benchmarks.iter();
-        let mut parts: Vec<Part> = benchmarks.map(part).collect::<Result<_>>()?;
+        let mut parts = Vec::new();
+        let mut absent = Vec::new();
+        let mut note = |line: &str| progress.message(line);
+        let mut own: Option<Dataset> = None;
+        for &benchmark in &config.benchmarks {
+            let datasets = if benchmark == Benchmark::Multidataset {
+                let n_tokens = config.tokens_of_steps(benchmark);
+                let names = &config.multidataset.datasets;
+                let cache = data::cache_dir();
+                let found = Collection::load(names, &config.data, n_tokens, &cache, &mut note)?;
+                absent = found.absent;
+                found.present
+            } else {
+                let dataset = match own {
+                    Some(dataset) => dataset,
+                    None => data::load(&config.data, &mut note)?,
+                };
+                own = Some(dataset.clone());
+                vec![(config.data.clone(), dataset)]
+            };
+            for (data, dataset) in datasets {
+                let config = Config {
+                    data,
+                    ..config.only(benchmark)
+                };
+                parts.push(Part {
+                    benchmark,
+                    grid: Grid::new(&config, &dataset)?,
+                    config,
+                    dataset,
+                });
+            }
+        }
         let adapter = hardware.adapter.as_ref();
         let segment_len =
             |part: &Part| part.grid.segment_len(part.config.train.batch_size, adapter);
@@ -59,13 +81,8 @@ impl Session {
             config,
             hardware,
             parts,
+            absent,
         })
-    }
-
-    /// Tokens trained on in all.
-    pub(super) fn n_train_tokens(&self) -> u64 {
-        let of_part = |part: &Part| part.grid.n_train_tokens(part.config.train.batch_size);
-        self.parts.iter().map(of_part).sum()
     }
 
     pub(super) fn run<'a>(
@@ -76,6 +93,7 @@ impl Session {
         Run {
             config: &self.config,
             parts: &self.parts,
+            absent: &self.absent,
             hardware: &self.hardware,
             checkpoints,
             interrupt,
@@ -108,6 +126,7 @@ pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFil
             recall::table(part),
             quantization::table(part),
             efficiency::table(part),
+            multidataset::table(part),
         ];
         for table in others.into_iter().flatten() {
             println!("{table}");
@@ -160,6 +179,13 @@ fn draw(benchmark: Benchmark, part: RunRecord) -> Result<(&'static str, Drawing)
                 show_confidence_intervals,
             };
             Ok(("efficiency", plot::efficiency::draw(&results, &options)?))
+        }
+        Benchmark::Multidataset => {
+            let options = plot::multidataset::Options {
+                show_confidence_intervals,
+            };
+            let drawing = plot::multidataset::draw(&results, options)?;
+            Ok(("multidataset", drawing))
         }
     }
 }

@@ -5,6 +5,7 @@ mod efficiency;
 mod hash;
 mod layers;
 mod model;
+mod multidataset;
 mod train;
 mod validate;
 
@@ -17,6 +18,7 @@ pub use efficiency::{BudgetUnit, EfficiencyConfig};
 pub use hash::canonical_sha256;
 pub use layers::{PRESETS, from_toml};
 pub use model::{MatchBasis, ModelConfig};
+pub use multidataset::MultidatasetConfig;
 pub use train::{Backpropagation, Budget, Precision, TrainConfig};
 
 use crate::quant::BitWidth;
@@ -45,6 +47,8 @@ pub struct Config {
     pub quantization: QuantizationConfig,
     /// Settings of the efficiency benchmark.
     pub efficiency: EfficiencyConfig,
+    /// Settings of the multidataset benchmark.
+    pub multidataset: MultidatasetConfig,
     /// Repetitions.
     pub seeds: SeedConfig,
     /// Where it runs.
@@ -62,6 +66,7 @@ impl Default for Config {
             longcontext: LongContextConfig::default(),
             quantization: QuantizationConfig::default(),
             efficiency: EfficiencyConfig::default(),
+            multidataset: MultidatasetConfig::default(),
             seeds: SeedConfig::default(),
             device: DeviceConfig::default(),
         }
@@ -78,11 +83,18 @@ pub enum Benchmark {
     Quantization,
     /// Loss of models of growing size under budgets of FLOPs.
     Efficiency,
+    /// Loss of models trained and evaluated on each of several datasets.
+    Multidataset,
 }
 
 impl Benchmark {
     /// All benchmarks, in the order in which they run.
-    pub const ALL: [Self; 3] = [Self::Longcontext, Self::Quantization, Self::Efficiency];
+    pub const ALL: [Self; 4] = [
+        Self::Longcontext,
+        Self::Quantization,
+        Self::Efficiency,
+        Self::Multidataset,
+    ];
 
     /// Its name on the command line and in file names.
     pub fn name(self) -> &'static str {
@@ -90,6 +102,7 @@ impl Benchmark {
             Self::Longcontext => "longcontext",
             Self::Quantization => "quantization",
             Self::Efficiency => "efficiency",
+            Self::Multidataset => "multidataset",
         }
     }
 }
@@ -281,6 +294,7 @@ impl Config {
             Benchmark::Longcontext => {}
             Benchmark::Quantization => config.train.batch_size = config.quantization.batch_size,
             Benchmark::Efficiency => config.train.batch_size = config.efficiency.batch_size,
+            Benchmark::Multidataset => config.train.batch_size = config.multidataset.batch_size,
         }
         config
     }
@@ -300,20 +314,35 @@ impl Config {
             Benchmark::Longcontext => self.longcontext.seq_lengths.as_slice(),
             Benchmark::Quantization => std::slice::from_ref(&self.quantization.seq_len),
             Benchmark::Efficiency => std::slice::from_ref(&self.efficiency.seq_len),
+            Benchmark::Multidataset => std::slice::from_ref(&self.multidataset.seq_len),
         };
         self.benchmarks.iter().flat_map(of).copied().collect()
     }
 
-    /// Cells of a run: models, lengths or budgets, and seeds multiplied, of all benchmarks.
-    pub fn n_cells(&self) -> u64 {
+    /// Cells of a run that finds `n_datasets` datasets to evaluate on: models, lengths or budgets or datasets, and seeds
+    /// multiplied, of all benchmarks.
+    pub fn n_cells(&self, n_datasets: usize) -> u64 {
         let n_settings = |benchmark: &Benchmark| match benchmark {
             Benchmark::Longcontext => self.longcontext.seq_lengths.len(),
             Benchmark::Quantization => 1,
             Benchmark::Efficiency => self.efficiency.flops_budgets.len(),
+            Benchmark::Multidataset => n_datasets,
         };
         let n_settings: usize = self.benchmarks.iter().map(n_settings).sum();
         let settings = self.models.names().count() * n_settings;
         (settings as u64).saturating_mul(self.seeds.count)
+    }
+
+    /// Tokens that a training of `train.budget.steps` reads; `None` for epochs.
+    pub fn tokens_of_steps(&self, benchmark: Benchmark) -> Option<usize> {
+        let config = self.only(benchmark);
+        let Budget::Steps(steps) = config.train.budget else {
+            return None;
+        };
+        let longest = config.seq_lengths().into_iter().max()?;
+        let a_step = config.train.batch_size.saturating_mul(longest);
+        // And the successor of the last one.
+        Some((steps as usize).saturating_mul(a_step).saturating_add(1))
     }
 
     /// Whether the recall probe is part of the run.

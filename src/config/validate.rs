@@ -35,6 +35,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         ("train.loss_chunk_tokens", config.train.loss_chunk_tokens),
         ("quantization.seq_len", config.quantization.seq_len),
         ("efficiency.seq_len", config.efficiency.seq_len),
+        ("multidataset.seq_len", config.multidataset.seq_len),
     ] {
         require(value > 0, key, "at least 1");
     }
@@ -149,6 +150,12 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         "efficiency.budget_unit",
         "forward_flops_per_token unless train.budget.steps (--steps) is given",
     );
+
+    let datasets = &config.multidataset.datasets;
+    let key = "multidataset.datasets (--datasets)";
+    require(!datasets.is_empty(), key, "at least one name");
+    let repeated = (1..datasets.len()).any(|i| datasets[..i].contains(&datasets[i]));
+    require(!repeated, key, "different from each other");
 
     let lengths = &config.longcontext.seq_lengths;
     let key = "longcontext.seq_lengths (--seq_lengths)";

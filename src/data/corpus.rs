@@ -242,6 +242,7 @@ impl Corpus {
         long_enough(&self.name, &train, "training")?;
         let manifest = Manifest {
             name: self.name.clone(),
+            trained_on: None,
             source: self.dir.display().to_string(),
             text_sha256: joint_sha256(&[&train_manifest, &eval_manifest]),
             tokenizer: tokenizer.name().into(),

@@ -2,6 +2,7 @@
 
 mod batches;
 mod cache;
+mod collection;
 mod corpus;
 mod documents;
 pub mod fetch;
@@ -16,9 +17,11 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 pub use batches::{Batch, Batches, EvalWindow, eval_windows};
 pub use cache::cache_dir;
+pub use collection::{Collection, absent};
 pub use corpus::{Corpus, HeldOut, HeldOutManifest};
 pub use documents::{Documents, Form};
 pub use stream::TextStream;
@@ -50,11 +53,45 @@ pub struct Dataset {
     pub manifest: Manifest,
 }
 
+impl Dataset {
+    /// The training part of this dataset with the held-out part of another.
+    #[must_use]
+    pub fn evaluated_on(&self, other: HeldOut) -> Self {
+        let HeldOut {
+            tokens: eval,
+            manifest: held_out,
+        } = other;
+        let text = held_out.eval.provenance.as_ref();
+        let text = text.map_or("", |read| read.text_sha256.as_str());
+        let joint = [self.manifest.text_sha256.as_str(), text].concat();
+        let manifest = Manifest {
+            name: held_out.name,
+            trained_on: Some(self.name.clone()),
+            source: held_out.source,
+            text_sha256: tokens::hex(&Sha256::digest(joint)),
+            held_out_rule: held_out.held_out_rule,
+            unigram_ce_nats: unigram_ce(&self.train, &eval, self.tokenizer.vocab_size()),
+            eval: held_out.eval,
+            ..self.manifest.clone()
+        };
+        Self {
+            name: manifest.name.clone(),
+            tokenizer: self.tokenizer.clone(),
+            train: self.train.clone(),
+            eval,
+            manifest,
+        }
+    }
+}
+
 /// What determines a dataset, for the record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Name of the dataset.
     pub name: String,
+    /// Name of the dataset that the training split is of, where it has none itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_on: Option<String>,
     /// Path of the text, the data folder, or `embedded`.
     pub source: String,
     /// sha256 of the text; of a dataset made of documents, of its two parts' sha256s, training first.
@@ -162,6 +199,7 @@ pub fn load_with_cache(
     let (eval, eval_manifest) = cut(tokens.eval, manifest, config.eval_tokens, &tokenizer)?;
     let manifest = Manifest {
         name: text.name.clone(),
+        trained_on: None,
         source: text.source.clone(),
         text_sha256: text.sha256.clone(),
         tokenizer: tokenizer.name().into(),
@@ -213,6 +251,17 @@ pub fn load_held_out(
 /// Whether `name` is the name of a dataset, rather than of a file.
 pub fn is_name(name: &str) -> bool {
     name.starts_with("embedded:") || registry::Entry::find(name).is_ok()
+}
+
+/// Whether there is a dataset of that name, be it here or not.
+///
+/// # Errors
+/// [`Error::UnknownName`].
+pub fn check_name(name: &str) -> Result<()> {
+    match name {
+        EMBEDDED => Ok(()),
+        _ => registry::Entry::find(name).map(drop),
+    }
 }
 
 /// The folder that holds the datasets' files.

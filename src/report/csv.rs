@@ -110,6 +110,8 @@ pub fn cells(runs: &[(String, RunRecord)]) -> String {
         "model",
         "seq_len",
         "seed",
+        "setting",
+        "trained_on",
         "width",
         "outcome",
         "n_steps",
@@ -119,6 +121,8 @@ pub fn cells(runs: &[(String, RunRecord)]) -> String {
         "nll_nats",
         "token_perplexity",
         "bits_per_byte",
+        "word_perplexity",
+        "carry_nll_nats",
         "final_loss_nats",
         "gradient_norm_mean",
         "gradient_norm_std",
@@ -156,6 +160,7 @@ fn cell_row(run: &str, cell: &Cell, at: Option<&AtWidth>) -> String {
         Some(at) => at.evaluation.as_ref(),
         None => metrics.and_then(|it| it.evaluation.as_ref()),
     };
+    let on = cell.on_dataset.as_ref();
     let width = at
         .map(|at| at.width)
         .or_else(|| (cell.benchmark == Benchmark::Longcontext).then_some(BitWidth::Fp32));
@@ -169,6 +174,8 @@ fn cell_row(run: &str, cell: &Cell, at: Option<&AtWidth>) -> String {
         quoted(&cell.model),
         cell.seq_len.to_string(),
         cell.seed.to_string(),
+        quoted(&cell.setting()),
+        on.map_or(String::new(), |on| quoted(&on.trained_on)),
         width.map_or(String::new(), |width| width.name().into()),
         cell.outcome.name().into(),
         cell.n_steps.to_string(),
@@ -178,6 +185,8 @@ fn cell_row(run: &str, cell: &Cell, at: Option<&AtWidth>) -> String {
         finite(evaluation.map(|it| it.nll_nats)),
         finite(evaluation.and_then(|it| it.token_perplexity)),
         finite(evaluation.map(|it| it.bits_per_byte)),
+        finite(on.and_then(|on| on.word_perplexity(evaluation?))),
+        finite(on.and_then(|on| Some(on.carry.as_ref()?.nll_nats))),
         finite(metrics.and_then(|it| it.final_loss_nats)),
         finite(metrics.and_then(|it| it.gradient_norm_mean)),
         finite(metrics.and_then(|it| it.gradient_norm_std)),

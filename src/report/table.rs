@@ -34,7 +34,9 @@ pub fn table(record: &RunRecord) -> String {
     let (causal, others): (Vec<&Summary>, Vec<&Summary>) =
         record.summaries.iter().partition(is_causal);
     let mut lines = aligned(COLUMNS, causal.into_iter().map(row));
-    if let Some(metrics) = record.cells.iter().find_map(|cell| cell.metrics.as_ref()) {
+    // Each dataset has its own, which stands in the table of datasets.
+    let mut cells = record.cells.iter().filter(|it| it.on_dataset.is_none());
+    if let Some(metrics) = cells.find_map(|cell| cell.metrics.as_ref()) {
         let unigram = metrics.unigram_ce_nats.get();
         lines.push(format!(
             "Held-out loss from token frequencies alone, without any context: {unigram:.3}."
@@ -114,11 +116,12 @@ pub(super) fn row(summary: &Summary) -> [String; 11] {
     ]
 }
 
-/// The sequence length, or the budget where there is one.
-fn setting(summary: &Summary) -> String {
-    match summary.flops_budget {
-        Some(budget) => format!("{:e} FLOPs", budget.get()),
-        None => Count(summary.seq_len as u64).to_string(),
+/// The sequence length, or the budget or dataset where there is one.
+pub(super) fn setting(summary: &Summary) -> String {
+    match (summary.flops_budget, &summary.dataset) {
+        (Some(budget), _) => format!("{:e} FLOPs", budget.get()),
+        (None, Some(dataset)) => dataset.clone(),
+        (None, None) => Count(summary.seq_len as u64).to_string(),
     }
 }
 

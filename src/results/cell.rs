@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AtBudget, Evaluation, Finite, LongContextMetrics, PROTOCOL_VERSION, QuantizationMetrics,
-    Warning,
+    AtBudget, Evaluation, Finite, LongContextMetrics, OnDataset, PROTOCOL_VERSION,
+    QuantizationMetrics, Warning,
 };
 use crate::Result;
 use crate::config::{Benchmark, Config, QuantizationConfig, TrainConfig, canonical_sha256};
@@ -43,6 +43,9 @@ pub struct Cell {
     /// The budget of FLOPs and what the model makes of it; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_budget: Option<AtBudget>,
+    /// The dataset, and what was measured on it beside the evaluation; absent outside the multidataset benchmark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_dataset: Option<OnDataset>,
 }
 
 impl Cell {
@@ -51,11 +54,13 @@ impl Cell {
         self.metrics.as_ref()?.evaluation.as_ref()
     }
 
-    /// Key of the cell's setting in the guide's JSON: `seq_len_8192`, `flops_1e9`. One model, setting and seed is one cell.
+    /// Key of the cell's setting in the guide's JSON: `seq_len_8192`, `flops_1e9`, or the name of a dataset. One benchmark,
+    /// setting, model and seed is one cell.
     pub fn setting(&self) -> String {
-        match &self.at_budget {
-            Some(at) => at.setting(),
-            None => format!("seq_len_{}", self.seq_len),
+        match (&self.at_budget, &self.on_dataset) {
+            (Some(at), _) => at.setting(),
+            (None, Some(on)) => on.dataset.clone(),
+            (None, None) => format!("seq_len_{}", self.seq_len),
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{
     AuditCheck, Cell, Comparison, Finding, Outcome, RunRecord, SEEDS_FOR_A_CLAIM, Verdict, Warning,
 };
+use crate::config::Benchmark;
 use crate::stats::t_quantile;
 
 /// The guide's items, in its order and words.
@@ -163,35 +164,45 @@ fn cells(record: &RunRecord) -> impl Iterator<Item = (usize, &Cell)> {
 fn seeds(record: &RunRecord) -> Answer {
     let mut problems = Vec::new();
     let mut evidence = vec!["/config/seeds".to_owned()];
-    for &benchmark in &record.config.benchmarks {
-        let config = record.config.only(benchmark);
-        let lengths = config.seq_lengths();
-        for (model, seq_len) in lengths
-            .iter()
-            .flat_map(|n| config.models.names().map(move |m| (m, *n)))
-        {
+    let mut settings: Vec<(Benchmark, String)> = Vec::new();
+    for cell in &record.cells {
+        let setting = (cell.benchmark, cell.setting());
+        if !settings.contains(&setting) {
+            settings.push(setting);
+        }
+    }
+    let (n_run, n_planned) = (record.cells.len() as u64, record.n_cells());
+    if n_run < n_planned {
+        problems.push(format!("{n_run} of {n_planned} cells have run"));
+    }
+    for (benchmark, setting) in &settings {
+        for model in record.config.models.names() {
             let here = |cell: &&Cell| {
-                (cell.benchmark, cell.model.as_str(), cell.seq_len) == (benchmark, model, seq_len)
+                (cell.benchmark, cell.model.as_str()) == (*benchmark, model)
+                    && cell.setting() == *setting
             };
-            let ran = || record.cells.iter().filter(here).map(|cell| cell.seed);
-            let missing = config
+            let ran: Vec<u64> = record
+                .cells
+                .iter()
+                .filter(here)
+                .map(|cell| cell.seed)
+                .collect();
+            let missing = record
+                .config
                 .seeds
                 .iter()
-                .filter(|&seed| !ran().any(|it| it == seed));
+                .filter(|seed| !ran.contains(seed));
             let missing = missing.count();
             if missing > 0 {
-                problems.push(format!(
-                    "{}: {model} at {seq_len} lacks {missing} seed(s)",
-                    benchmark.name()
-                ));
+                problems.push(format!("{model} at {setting} lacks {missing} seed(s)"));
             }
         }
     }
     let order = |cell: &Cell| Some(cell.metrics.as_ref()?.data_order_sha256.clone());
     for (i, cell) in cells(record) {
         let is_twin = |other: &&Cell| {
-            (other.benchmark, other.seq_len, other.seed)
-                == (cell.benchmark, cell.seq_len, cell.seed)
+            (other.benchmark, other.seed) == (cell.benchmark, cell.seed)
+                && other.setting() == cell.setting()
                 && other.outcome == Outcome::Completed
         };
         let Some(first) = record.cells.iter().find(is_twin) else {
@@ -200,7 +211,10 @@ fn seeds(record: &RunRecord) -> Answer {
         if cell.outcome == Outcome::Completed && order(first) != order(cell) {
             problems.push(format!(
                 "{} and {} at {}, seed {}, read the text in different orders",
-                first.model, cell.model, cell.seq_len, cell.seed
+                first.model,
+                cell.model,
+                cell.setting(),
+                cell.seed
             ));
             evidence.push(format!("/cells/{i}/metrics/data_order_sha256"));
         }

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::writer::synced_json;
-use super::{EfficiencyGuide, QuantizationGuide, RunRecord, Summary, guide_table};
+use super::{
+    EfficiencyGuide, MultidatasetGuide, QuantizationGuide, RunRecord, Summary, guide_table,
+};
 use crate::config::Benchmark;
 use crate::stats::Estimate;
 use crate::{Error, Result};
@@ -177,6 +179,7 @@ impl GuideFile {
                 Benchmark::Longcontext => GuideResults::new(&part).to_json(),
                 Benchmark::Quantization => QuantizationGuide::new(&part).to_json(),
                 Benchmark::Efficiency => EfficiencyGuide::new(&part).to_json(),
+                Benchmark::Multidataset => MultidatasetGuide::new(&part).to_json(),
             };
             let file = synced_json(&json, dir).map_err(Error::io("write", &path))?;
             file.persist_noclobber(&path)

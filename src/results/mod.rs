@@ -15,12 +15,14 @@ mod finite;
 mod flops;
 mod guide;
 mod guide_efficiency;
+mod guide_multidataset;
 mod guide_quantization;
 mod guide_table;
 mod kernel_error;
 mod limits;
 mod longcontext;
 mod memory;
+mod multidataset;
 mod observation;
 mod quantization;
 mod recall;
@@ -50,6 +52,7 @@ pub use flops::{
 };
 pub use guide::{GuideEntry, GuideFile, GuideResults};
 pub use guide_efficiency::{EfficiencyEntry, EfficiencyGuide};
+pub use guide_multidataset::{DatasetEntry, MultidatasetGuide};
 pub use guide_quantization::{QuantizationGuide, QuantizedEntry};
 pub use kernel_error::KernelError;
 pub use limits::{Censoring, Limit, ModelLimits, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM};
@@ -57,6 +60,7 @@ pub use longcontext::{
     Curves, Evaluation, Fault, LongContextMetrics, NonFinite, PositionBucket, UsefulContext,
 };
 pub use memory::{Memory, MemoryLedger};
+pub use multidataset::{AbsentDataset, DatasetSummary, Datasets, OnDataset};
 pub use quantization::{AtWidth, ModelSize, QuantizationMetrics, Sensitivity, WidthSummary};
 pub use recall::{
     RecallBucket, RecallKey, RecallProtocol, RecallResult, RecallVerdict, ShuffledControl,

@@ -7,7 +7,7 @@ use crate::quant::BitWidth;
 /// One model at one setting with one seed.
 #[derive(Debug, Clone)]
 pub(super) struct Observation<'a> {
-    /// Key of the setting in the guide's JSON: `seq_len_8192`, `int8`.
+    /// Key of the setting in the guide's JSON: `seq_len_8192`, `int8`, the name of a dataset.
     pub(super) setting: String,
     /// Where it comes from.
     pub(super) cell: &'a Cell,
@@ -42,11 +42,13 @@ pub(super) fn observations(record: &RunRecord) -> Vec<Observation<'_>> {
 
 fn of_cell<'a>(cell: &'a Cell, config: &Config) -> Vec<Observation<'a>> {
     match cell.benchmark {
-        Benchmark::Longcontext | Benchmark::Efficiency => vec![Observation {
-            setting: cell.setting(),
-            cell,
-            evaluation: cell.evaluation(),
-        }],
+        Benchmark::Longcontext | Benchmark::Efficiency | Benchmark::Multidataset => {
+            vec![Observation {
+                setting: cell.setting(),
+                cell,
+                evaluation: cell.evaluation(),
+            }]
+        }
         Benchmark::Quantization => {
             let widths = config.quantization.widths().unwrap_or_default();
             let at = |width: BitWidth| {
@@ -86,9 +88,8 @@ pub(super) fn settings(observations: &[Observation<'_>]) -> Vec<(Benchmark, Stri
 /// Whether the model of a cell was shown to beat the control that sees no context, at the cell's setting; `None` where
 /// that was not tested.
 pub(super) fn beats_no_context(record: &RunRecord, cell: &Cell) -> Option<bool> {
-    let budget = cell.at_budget.map(|at| at.budget);
-    let setting = (cell.benchmark, &cell.model, cell.seq_len, budget);
-    let of = |s: &Summary| (s.benchmark, &s.model, s.seq_len, s.flops_budget) == setting;
-    let summary = record.summaries.iter().find(|summary| of(summary))?;
+    let of = |s: &&Summary| (s.benchmark, &s.model) == (cell.benchmark, &cell.model);
+    let mut summaries = record.summaries.iter().filter(of);
+    let summary = summaries.find(|summary| summary.setting() == cell.setting())?;
     summary.beats_no_context()
 }

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AuditReport, Cell, EfficiencyGuide, EfficiencyPoint, EfficiencyRatio, GuideResults,
-    ModelLimits, QuantizationGuide, RecallResult, RecallVerdict, Summary, Warning, WidthSummary,
-    efficiency, limits, quantization, summary,
+    AuditReport, Cell, DatasetSummary, Datasets, EfficiencyGuide, EfficiencyPoint, EfficiencyRatio,
+    GuideResults, ModelLimits, MultidatasetGuide, QuantizationGuide, RecallResult, RecallVerdict,
+    Summary, Warning, WidthSummary, efficiency, limits, multidataset, quantization, summary,
 };
 use crate::config::{Benchmark, Config};
 use crate::{Error, Result};
@@ -41,8 +41,11 @@ pub struct RunRecord {
     pub config: Config,
     /// [`Config::sha256`] of it.
     pub config_sha256: String,
-    /// Manifest of the text: names, splits, counts, hashes.
+    /// Manifest of the text: names, splits, counts, hashes. The multidataset benchmark has its own in `datasets`.
     pub data: serde_json::Value,
+    /// The datasets of the multidataset benchmark; absent from runs without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datasets: Option<Datasets>,
     /// What was checked of the models before they were trained, and of each again after its first training.
     #[serde(default)]
     pub audits: Vec<AuditReport>,
@@ -62,6 +65,9 @@ pub struct RunRecord {
     /// do not overlap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub efficiency_ratio: Option<EfficiencyRatio>,
+    /// The models on each dataset, means over seeds; derived from the cells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub multidataset: Vec<DatasetSummary>,
     /// The recall probe, one entry a model and seed; empty where it did not run.
     pub recall: Vec<RecallResult>,
     /// Whether the probe's numbers mean anything; derived from its entries.
@@ -173,6 +179,7 @@ impl RunRecord {
             config_sha256: config.sha256()?,
             config,
             data,
+            datasets: None,
             audits: Vec::new(),
             cells: Vec::new(),
             summaries: Vec::new(),
@@ -180,6 +187,7 @@ impl RunRecord {
             quantization: Vec::new(),
             efficiency: Vec::new(),
             efficiency_ratio: None,
+            multidataset: Vec::new(),
             recall: Vec::new(),
             recall_verdict: None,
             warnings: Vec::new(),
@@ -199,6 +207,7 @@ impl RunRecord {
         self.quantization = quantization::summarise(&self.cells);
         self.efficiency = efficiency::points(self);
         self.efficiency_ratio = efficiency::ratio(self);
+        self.multidataset = multidataset::summarise(&self.cells);
     }
 
     /// The same of one benchmark alone: its settings, its cells, and what follows from them.
@@ -220,7 +229,18 @@ impl RunRecord {
             record.efficiency.clear();
             record.efficiency_ratio = None;
         }
+        if benchmark != Benchmark::Multidataset {
+            record.multidataset.clear();
+            record.datasets = None;
+        }
         record
+    }
+
+    /// Cells of the whole run.
+    pub fn n_cells(&self) -> u64 {
+        let datasets = self.datasets.as_ref();
+        let n_datasets = datasets.map_or(0, |datasets| datasets.present.len());
+        self.config.n_cells(n_datasets)
     }
 
     /// Every benchmark of the run alone, in the order in which they ran.
@@ -302,6 +322,8 @@ pub enum ResultsFile {
     Quantization(QuantizationGuide),
     /// The file of `--output` of the efficiency benchmark.
     Efficiency(EfficiencyGuide),
+    /// The file of `--output` of the multidataset benchmark.
+    Multidataset(MultidatasetGuide),
 }
 
 impl ResultsFile {
@@ -317,6 +339,8 @@ impl ResultsFile {
             QuantizationGuide::from_json(json, path).map(Self::Quantization)
         } else if EfficiencyGuide::looks_like(&json) {
             EfficiencyGuide::from_json(json, path).map(Self::Efficiency)
+        } else if MultidatasetGuide::looks_like(&json) {
+            MultidatasetGuide::from_json(json, path).map(Self::Multidataset)
         } else {
             RunRecord::from_json(json, path).map(|record| Self::Record(Box::new(record)))
         }

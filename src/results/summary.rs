@@ -27,6 +27,9 @@ pub struct Summary {
     /// Budget of FLOPs, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops_budget: Option<Finite>,
+    /// Dataset, where the benchmark has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<String>,
     /// Seeds that completed.
     pub n_seeds: usize,
     /// Number of cells by the name of their outcome.
@@ -62,9 +65,10 @@ pub struct Summary {
 impl Summary {
     /// Key of the setting in the guide's JSON, as that of its cells.
     pub fn setting(&self) -> String {
-        match self.flops_budget {
-            Some(budget) => format!("flops_{:e}", budget.get()),
-            None => format!("seq_len_{}", self.seq_len),
+        match (self.flops_budget, &self.dataset) {
+            (Some(budget), _) => format!("flops_{:e}", budget.get()),
+            (None, Some(dataset)) => dataset.clone(),
+            (None, None) => format!("seq_len_{}", self.seq_len),
         }
     }
 
@@ -88,10 +92,10 @@ pub(super) fn summarise(cells: &[Cell]) -> Vec<Summary> {
             None => groups.push(vec![cell]),
         }
     }
-    let control_at = |at| {
+    let control_at = |at: (Benchmark, String)| {
         groups
             .iter()
-            .find(|group| (setting(group[0]), group[0].model.as_str()) == (at, NO_CONTEXT))
+            .find(|group| setting(group[0]) == at && group[0].model == NO_CONTEXT)
     };
     groups
         .iter()
@@ -99,13 +103,9 @@ pub(super) fn summarise(cells: &[Cell]) -> Vec<Summary> {
         .collect()
 }
 
-/// Benchmark, sequence length, and budget of FLOPs.
-fn setting(cell: &Cell) -> (Benchmark, usize, Option<Finite>) {
-    (
-        cell.benchmark,
-        cell.seq_len,
-        cell.at_budget.map(|at| at.budget),
-    )
+/// Benchmark and setting.
+fn setting(cell: &Cell) -> (Benchmark, String) {
+    (cell.benchmark, cell.setting())
 }
 
 /// Compares the held-out losses of two models at one length, seed by seed.
@@ -149,6 +149,7 @@ fn summary(cells: &[&Cell], control: Option<&Vec<&Cell>>) -> Summary {
         model: cells[0].model.clone(),
         seq_len: cells[0].seq_len,
         flops_budget: cells[0].at_budget.map(|at| at.budget),
+        dataset: cells[0].on_dataset.as_ref().map(|on| on.dataset.clone()),
         n_seeds: completed.len(),
         diverged: outcomes.contains_key("diverged"),
         outcomes,

@@ -66,9 +66,10 @@ fn impossible_settings_are_refused_with_one_line_that_names_the_flag() {
         ("--steps 0", "--steps"),
         ("--num_epochs 0", "--num_epochs"),
         ("--batch_size 0", "--batch_size"),
-        ("--flops_budgets 0 1e6", "--flops_budgets"),
-        ("--flops_budgets 2e6 1e6", "--flops_budgets"),
-        ("--flops_budgets nan", "--flops_budgets"),
+        ("--all --flops_budgets 0 1e6", "--flops_budgets"),
+        ("--all --flops_budgets 2e6 1e6", "--flops_budgets"),
+        ("--all --flops_budgets nan", "--flops_budgets"),
+        ("--all --datasets c4 c4", "--datasets"),
         (
             "--preset huge",
             "unknown preset 'huge'; known: smoke, laptop, t4, guide",
@@ -118,14 +119,7 @@ fn all_problems_of_a_configuration_are_named_at_once() {
 
 #[test]
 fn features_that_are_not_there_yet_say_so() {
-    for line in [
-        "run --all",
-        "run --benchmark multidataset",
-        "run --checkpoint somewhere",
-        "plot multidataset --results_file a --output b.svg",
-        "doctor",
-        "merge results",
-    ] {
+    for line in ["run --checkpoint somewhere", "doctor", "merge results"] {
         assert!(refused(line).contains("not available yet"), "{line}");
     }
     // What asks for nothing new is accepted.
@@ -142,6 +136,61 @@ fn features_that_are_not_there_yet_say_so() {
         dir.path(),
         "run --benchmark efficiency --flops_budgets 1e9 2e9 5e9 1e10 --dry_run",
     );
+}
+
+#[test]
+fn flags_of_benchmarks_that_do_not_run_are_refused() {
+    for (line, part) in [
+        (
+            "--benchmark quantization --seq_lengths 512",
+            "--seq_lengths: is for the longcontext benchmark",
+        ),
+        (
+            "--benchmark multidataset --seq_lengths 512",
+            "--seq_lengths: is for",
+        ),
+        (
+            "--benchmark longcontext --bit_widths 8",
+            "--bit_widths: is for the quantization",
+        ),
+        ("--flops_budgets 1e6", "and this run is of longcontext"),
+        ("--datasets c4", "--datasets: is for the multidataset"),
+        ("--all --datasets c4 c5", "unknown dataset 'c5'"),
+    ] {
+        let message = refused(&format!("run {line}"));
+        assert!(message.contains(part), "{line}: {message}");
+        assert_eq!(message.lines().count(), 1, "{line}: {message}");
+    }
+    // Of --all and --benchmark the last one counts.
+    let dir = tempfile::tempdir().unwrap();
+    let smoke = "run --preset smoke --dry_run --data_dir nowhere";
+    let all = printed(
+        dir.path(),
+        &format!(
+            "{smoke} --benchmark longcontext --all --seq_lengths 512 --bit_widths 8 --flops_budgets 4e5 --datasets ptb c4"
+        ),
+    );
+    let heads = [
+        "longcontext: 9 cells",
+        "quantization: 9 cells",
+        "efficiency: 9 cells",
+        "multidataset: 9 cells",
+    ];
+    for head in heads {
+        assert!(
+            all.lines().any(|line| line.starts_with(head)),
+            "{head}: {all}"
+        );
+    }
+    assert!(all.contains("(0 of 2 are present)"), "{all}");
+    assert!(
+        all.contains(
+            "warning: c4 is not here: bring it with: bkbench data fetch c4 --data_dir nowhere"
+        ),
+        "{all}"
+    );
+    let one = printed(dir.path(), &format!("{smoke} --all --benchmark efficiency"));
+    assert!(one.starts_with("efficiency: "), "{one}");
 }
 
 #[test]

@@ -139,6 +139,7 @@ fn cell(
         metrics: Some(metrics),
         quantization: None,
         at_budget: None,
+        on_dataset: None,
     }
 }
 

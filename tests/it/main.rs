@@ -38,6 +38,7 @@ mod memory;
 mod mixed_precision;
 mod model_flops;
 mod models;
+mod multidataset;
 mod ngram;
 mod non_finite;
 mod packed_matmul;

@@ -570,7 +570,7 @@ fn bad_input_is_refused_before_anything_is_written() {
     let whole = std::fs::read_to_string(run.join("result.json")).unwrap();
     std::fs::write(run.join("result.json"), &whole[..whole.len() / 2]).unwrap();
     assert!(refused(&format!("report {name}")).contains("not JSON"));
-    let newer = whole.replacen("\"schema_version\": 3", "\"schema_version\": 99", 1);
+    let newer = whole.replacen("\"schema_version\": 4", "\"schema_version\": 99", 1);
     std::fs::write(run.join("result.json"), newer).unwrap();
     assert!(refused(&format!("report {name}")).contains("schema version 99"));
     std::fs::write(dir.path().join("guide.json"), "{\"seq_len_512\": {}}").unwrap();

@@ -1,16 +1,16 @@
 //! One cell: a training, its evaluation, and what is recorded of them.
 
 use super::{Ids, Part, Point, Run};
-use crate::bench::{Progress, memory, quantization};
+use crate::bench::{Progress, memory, multidataset, quantization};
 use crate::config::Benchmark;
 use crate::data::Batches;
 use crate::eval::{Evaluator, HeldOut, audit, kernel_errors};
 use crate::models::registry::{Carry, ModelShape, ParameterCount};
 use crate::models::{BatchShape, LanguageModel, weights};
 use crate::results::{
-    AtBudget, AuditCheck, AuditReport, AuditedWeights, Cell, FailureKind, Finite, KernelError,
-    LongContextMetrics, Memory, MemoryLedger, Outcome, Parameters, QuantizationMetrics, RunRecord,
-    RunWriter, StepLine,
+    AtBudget, AuditCheck, AuditReport, AuditedWeights, Cell, Evaluation, FailureKind, Finite,
+    KernelError, LongContextMetrics, Memory, MemoryLedger, OnDataset, Outcome, Parameters,
+    QuantizationMetrics, RunRecord, RunWriter, StepLine,
 };
 use crate::train::{
     CheckpointFolder, Interrupt, Observer, Step, Trained, Training, learning_rate, train,
@@ -23,6 +23,8 @@ struct Ended {
     metrics: Option<LongContextMetrics>,
     /// The model in fewer bits.
     quantization: Option<QuantizationMetrics>,
+    /// Held-out text with the state carried through all of it.
+    carry: Option<Evaluation>,
     /// The last weights, where the device lived to tell.
     model: Option<LanguageModel>,
 }
@@ -33,6 +35,7 @@ impl Ended {
             outcome,
             metrics: None,
             quantization: None,
+            carry: None,
             model: None,
         }
     }
@@ -77,18 +80,27 @@ impl Run<'_> {
             ));
         }
         let broken = twin.filter(|twin| twin.outcome != Outcome::Completed);
-        let (outcome, metrics, quantization) = if let Some(skipped) = misfit {
-            (skipped, None, None)
+        let ended = if let Some(skipped) = misfit {
+            Ended::without_model(skipped)
         } else if let Some(twin) = broken {
-            (twin.outcome.clone(), twin.metrics.clone(), None)
-        } else {
-            let ended = self.trained(point, ids, writer, progress)?;
-            if let Some(model) = ended.model {
-                audit = self.audit_trained(shape, seed, &ended.outcome, &model, record)?;
+            Ended {
+                metrics: twin.metrics.clone(),
+                ..Ended::without_model(twin.outcome.clone())
             }
-            (ended.outcome, ended.metrics, ended.quantization)
+        } else {
+            self.trained(point, ids, writer, progress)?
         };
+        let Ended {
+            outcome, metrics, ..
+        } = ended;
+        if let Some(model) = ended.model {
+            audit = self.audit_trained(shape, seed, &outcome, &model, record)?;
+        }
         progress.finish_cell(&describe(&outcome, metrics.as_ref()));
+        let on_dataset = (part.benchmark == Benchmark::Multidataset).then(|| OnDataset {
+            carry: ended.carry,
+            ..multidataset::on_dataset(&part.dataset)
+        });
         let cell = Cell {
             id: ids.cell.clone(),
             benchmark: part.benchmark,
@@ -101,8 +113,9 @@ impl Run<'_> {
             outcome,
             warnings: part.repeated_data(seq_len).into_iter().collect(),
             metrics,
-            quantization,
+            quantization: ended.quantization,
             at_budget: planned.at_budget,
+            on_dataset,
         };
         Ok((cell, audit))
     }
@@ -197,14 +210,18 @@ impl Run<'_> {
         let config = &point.part.config.train;
         let estimated = memory::needs(point.shape, point.seq_len, config, tensors);
         let metrics = metrics(&trained, held_out, kernel_errors, unigram, estimated)?;
-        let quantization = match trained.outcome {
-            Outcome::Completed => point.quantization(&trained.model, progress)?,
-            _ => None,
+        let (quantization, carry) = match trained.outcome {
+            Outcome::Completed => (
+                point.quantization(&trained.model, progress)?,
+                point.carried(&trained.model)?,
+            ),
+            _ => (None, None),
         };
         Ok(Ended {
             outcome: trained.outcome,
             metrics: Some(metrics),
             quantization,
+            carry,
             model: Some(trained.model),
         })
     }
@@ -288,6 +305,15 @@ impl Point<'_> {
             window: self.seq_len,
         };
         study.measure(&config.quantization.widths()?).map(Some)
+    }
+
+    /// The held-out text with the state carried, where that is the benchmark.
+    fn carried(&self, model: &LanguageModel) -> Result<Option<Evaluation>> {
+        if self.part.benchmark != Benchmark::Multidataset {
+            return Ok(None);
+        }
+        let carry = self.shape.architecture.carry();
+        multidataset::carried(self.evaluator(model), carry, &self.part.dataset)
     }
 
     /// On the first window of the training text, which no cell is too long for.

@@ -2,6 +2,7 @@
 
 use crate::bench::memory::widest_activation;
 use crate::config::{Benchmark, Budget, BudgetUnit, Config, EfficiencyConfig};
+use crate::data::Dataset;
 use crate::hardware::adapters::Adapter;
 use crate::models::budget::{Fit, fit};
 use crate::models::registry::{Architecture, ModelShape, matched_shapes};
@@ -135,20 +136,23 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Looks up and matches the models, and turns epochs into steps at the longest length.
+    /// Looks up and matches the models, and turns epochs into steps at the longest length. `config` is that of one
+    /// benchmark.
     ///
     /// # Errors
     /// Unknown or unmatchable models, or a text shorter than one window of the longest length.
-    pub fn new(config: &Config, vocab_size: usize, n_train_tokens: usize) -> Result<Self> {
+    pub fn new(config: &Config, dataset: &Dataset) -> Result<Self> {
         let longest = config.seq_lengths().into_iter().max().unwrap_or(0);
+        let n_train_tokens = dataset.train.len();
         if n_train_tokens <= longest {
             return Err(Error::bad_input(
-                format!("--seq_lengths {longest}"),
+                format!("sequence length {longest}"),
                 format!(
-                    "one window needs {} tokens, and the training text has {n_train_tokens}",
-                    longest + 1
+                    "one window needs {} tokens, and the training text of {} has {n_train_tokens}",
+                    longest + 1,
+                    dataset.name
                 ),
-                "give shorter lengths, or a longer text with --text",
+                "give shorter lengths (--seq_lengths, or seq_len in a --config), or a longer text with --text",
             ));
         }
         let n_steps = match config.train.budget {
@@ -159,7 +163,7 @@ impl Grid {
             }
         };
         Ok(Self {
-            settings: settings(config, vocab_size, n_steps)?,
+            settings: settings(config, dataset.tokenizer.vocab_size(), n_steps)?,
             seeds: config.seeds.iter().collect(),
             n_steps,
         })
@@ -185,12 +189,5 @@ impl Grid {
     pub fn longest(&self) -> usize {
         let lengths = self.settings.iter().map(|setting| setting.seq_len);
         lengths.max().unwrap_or(0)
-    }
-
-    /// Tokens trained on in all.
-    pub fn n_train_tokens(&self, batch_size: usize) -> u64 {
-        let of_setting = |setting: &Setting| setting.seq_len * setting.models.len();
-        let a_step: usize = self.settings.iter().map(of_setting).sum();
-        self.n_steps * (a_step * batch_size * self.seeds.len()) as u64
     }
 }

@@ -9,6 +9,7 @@ mod grid;
 mod replay;
 mod warnings;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Progress;
@@ -17,7 +18,9 @@ use crate::data::Dataset;
 use crate::hardware::Hardware;
 use crate::models::checkpoint::{Description, TokenizerHint};
 use crate::models::registry::ModelShape;
-use crate::results::{AuditReport, CellKey, Files, RunRecord, RunWriter, TrainingKey};
+use crate::results::{
+    AbsentDataset, AuditReport, CellKey, Datasets, Files, RunRecord, RunWriter, TrainingKey,
+};
 use crate::train::{CheckpointFolder, Interrupt};
 use crate::{Error, Result};
 
@@ -57,12 +60,12 @@ impl Checkpoints {
     }
 }
 
-/// A benchmark of a run.
+/// A benchmark of a run on one text.
 #[derive(Debug)]
 pub struct Part {
     /// Which.
     pub benchmark: Benchmark,
-    /// The run's settings, for this benchmark alone.
+    /// The run's settings, for this benchmark alone and with the text that it trains on.
     pub config: Config,
     /// Cells.
     pub grid: Grid,
@@ -75,8 +78,10 @@ pub struct Part {
 pub struct Run<'a> {
     /// Settings.
     pub config: &'a Config,
-    /// Its benchmarks, in the order in which they run.
+    /// Its benchmarks, in the order in which they run; that of several datasets once for each of them.
     pub parts: &'a [Part],
+    /// Datasets that were asked for and are not here.
+    pub absent: &'a [AbsentDataset],
     /// Where it runs.
     pub hardware: &'a Hardware,
     /// Where checkpoints go.
@@ -113,15 +118,51 @@ impl Run<'_> {
             json(&self.hardware.fingerprint)?,
             self.data()?,
         )?;
+        record.datasets = self.datasets()?;
         record.files = files;
         record.warnings = self.warnings_before(&audits);
         record.audits = audits;
         Ok(record)
     }
 
-    /// The manifest of the text.
-    fn data(&self) -> Result<serde_json::Value> {
+    /// The manifest of the text: the first that is trained on.
+    ///
+    /// # Errors
+    /// If it has no JSON form.
+    pub fn data(&self) -> Result<serde_json::Value> {
         json(&self.parts.first().map(|part| &part.dataset.manifest))
+    }
+
+    /// The datasets of the multidataset benchmark, where it is part of the run.
+    ///
+    /// # Errors
+    /// If a manifest has no JSON form.
+    pub fn datasets(&self) -> Result<Option<Datasets>> {
+        if !self.config.benchmarks.contains(&Benchmark::Multidataset) {
+            return Ok(None);
+        }
+        let is_of_several = |part: &&Part| part.benchmark == Benchmark::Multidataset;
+        let parts = self.parts.iter().filter(is_of_several);
+        Ok(Some(Datasets {
+            present: parts
+                .map(|part| json(&part.dataset.manifest))
+                .collect::<Result<_>>()?,
+            absent: self.absent.to_vec(),
+        }))
+    }
+
+    /// Tokens trained on in all, equal trainings counted once.
+    ///
+    /// # Errors
+    /// If what names a training has no JSON form.
+    pub fn n_train_tokens(&self) -> Result<u64> {
+        let mut trainings = BTreeMap::new();
+        for point in self.points() {
+            let Part { config, grid, .. } = point.part;
+            let a_step = (config.train.batch_size * point.seq_len) as u64;
+            trainings.insert(point.ids()?.training, grid.n_steps * a_step);
+        }
+        Ok(trainings.values().sum())
     }
 
     /// Trains and evaluates every cell that the record does not hold yet, then probes recall; the record is

@@ -92,7 +92,8 @@ impl Run<'_> {
             },
         );
         let data = self.data()?;
-        of_run("data", Verdict::of(&record.data, &data));
+        let now = (&data, &self.datasets()?);
+        of_run("data", Verdict::of(&(&record.data, &record.datasets), &now));
         let hardware = json(&self.hardware.fingerprint)?;
         let elsewhere = (record.hardware != hardware)
             .then(|| "recorded on another device or by another version".to_owned());
@@ -103,6 +104,10 @@ impl Run<'_> {
             let is_it = |cell: &&Cell| {
                 (cell.benchmark, cell.model.as_str(), cell.seed) == (benchmark, model, seed)
                     && (cell.seq_len, cell.at_budget) == (point.seq_len, point.planned.at_budget)
+                    && cell
+                        .on_dataset
+                        .as_ref()
+                        .is_none_or(|on| on.dataset == point.part.dataset.name)
             };
             let Some(cell) = record.cells.iter().find(is_it) else {
                 continue;

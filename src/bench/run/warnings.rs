@@ -64,7 +64,9 @@ impl Part {
         warnings.extend(self.repeated_data(grid.longest()));
         // Under a budget of FLOPs sizes are what they come to.
         let matched = match self.benchmark {
-            Benchmark::Longcontext | Benchmark::Quantization => grid.shapes(),
+            Benchmark::Longcontext | Benchmark::Quantization | Benchmark::Multidataset => {
+                grid.shapes()
+            }
             Benchmark::Efficiency => Vec::new(),
         };
         let counts: Vec<ParameterCount> = matched.iter().map(ModelShape::parameters).collect();

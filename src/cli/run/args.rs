@@ -6,6 +6,7 @@ use toml::{Table, Value};
 
 use crate::cli::count;
 use crate::config::{Benchmark, Config};
+use crate::data;
 use crate::models::registry::Architecture;
 use crate::{Error, Result};
 
@@ -13,9 +14,12 @@ use crate::{Error, Result};
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// What to measure: longcontext, quantization, efficiency [default: longcontext]
-    #[arg(long, value_name = "NAME")]
+    /// What to measure: longcontext, quantization, efficiency, multidataset [default: longcontext]
+    #[arg(long, value_name = "NAME", overrides_with = "all")]
     benchmark: Option<String>,
+    /// Measure all of them; trainings that several need are done once
+    #[arg(long, overrides_with = "benchmark")]
+    all: bool,
     /// Settings to start from: smoke (minutes on a CPU), laptop, t4, guide [default: guide]
     #[arg(long, value_name = "NAME")]
     pub(super) preset: Option<String>,
@@ -37,6 +41,9 @@ pub struct Args {
     /// Budgets of the efficiency benchmark, in forward FLOPs a token
     #[arg(long, num_args = 1.., value_name = "FLOPS")]
     flops_budgets: Vec<f64>,
+    /// Datasets of the multidataset benchmark, which runs on those that are here [default: all five of the guide]
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    datasets: Vec<String>,
     /// Repetitions of every cell, with seeds --seed, --seed + 1, ...
     #[arg(long, value_name = "N", value_parser = count)]
     num_seeds: Option<u64>,
@@ -79,7 +86,7 @@ pub struct Args {
     /// bytes, gpt2 or a tokenizer.json
     #[arg(long, value_name = "NAME")]
     tokenizer: Option<String>,
-    /// Also write the results in the benchmarking guide's JSON to this new file
+    /// Also write the results in the benchmarking guide's JSON to this new file, for several benchmarks to NAME.<benchmark>.json
     #[arg(long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
     /// Keep every cell's last checkpoint
@@ -103,7 +110,7 @@ pub struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  bkbench run --preset smoke
+  bkbench run --all --preset smoke
   bkbench run --preset smoke --text my.txt --steps 300 --num_seeds 5
   bkbench run --benchmark longcontext --seq_lengths 8192 32768 131072 --num_seeds 5 --output results/longcontext_results.json";
 
@@ -111,17 +118,12 @@ Examples:
 #[derive(Debug, clap::Args)]
 struct Later {
     #[arg(long, hide = true)]
-    all: bool,
-    #[arg(long, hide = true)]
     checkpoint: Option<String>,
 }
 
 impl Later {
     fn refuse(&self) -> Result<()> {
-        let given = [
-            ("--all", self.all),
-            ("--checkpoint", self.checkpoint.is_some()),
-        ];
+        let given = [("--checkpoint", self.checkpoint.is_some())];
         match given.into_iter().find(|(_, given)| *given) {
             Some((flag, _)) => Err(Error::NotAvailableYet { what: flag.into() }),
             None => Ok(()),
@@ -163,6 +165,12 @@ impl Args {
                 self.batch_size,
             ),
             ("efficiency", "batch_size", "--batch_size", self.batch_size),
+            (
+                "multidataset",
+                "batch_size",
+                "--batch_size",
+                self.batch_size,
+            ),
             ("train", "segment_len", "--segment_len", self.segment_len),
         ] {
             if let Some(number) = number {
@@ -228,33 +236,75 @@ impl Args {
                 Value::Array(budgets.collect()),
             );
         }
-        if let Some(benchmark) = self.benchmark()? {
-            table.insert("benchmarks".into(), vec![benchmark.name()].into());
+        if !self.datasets.is_empty() {
+            let names = self.datasets.clone();
+            set("multidataset", "datasets", names.into());
+        }
+        let benchmarks = self.benchmarks()?;
+        if !benchmarks.is_empty() {
+            let names: Vec<&str> = benchmarks.iter().map(|it| it.name()).collect();
+            table.insert("benchmarks".into(), names.into());
         }
         Ok(table)
     }
 
-    /// The benchmark asked for by name.
-    fn benchmark(&self) -> Result<Option<Benchmark>> {
+    /// The benchmarks asked for; none where that is left to preset and file.
+    fn benchmarks(&self) -> Result<Vec<Benchmark>> {
         let Some(name) = self.benchmark.as_deref() else {
-            return Ok(None);
+            let all = self.all.then_some(Benchmark::ALL);
+            return Ok(all.into_iter().flatten().collect());
         };
-        if let Some(benchmark) = Benchmark::ALL
-            .into_iter()
-            .find(|known| known.name() == name)
-        {
-            return Ok(Some(benchmark));
-        }
-        if name == "multidataset" {
-            return Err(Error::NotAvailableYet {
-                what: format!("--benchmark {name}"),
-            });
-        }
-        Err(Error::UnknownName {
+        let known = Benchmark::ALL.into_iter().find(|it| it.name() == name);
+        let benchmark = known.ok_or_else(|| Error::UnknownName {
             kind: "benchmark",
             name: name.into(),
             known: Benchmark::ALL.map(|known| known.name().into()).to_vec(),
-        })
+        })?;
+        Ok(vec![benchmark])
+    }
+
+    /// Refuses flags of benchmarks that are not part of the run: none is passed over in silence.
+    fn refuse_unused(&self, config: &Config) -> Result<()> {
+        let given = [
+            (
+                "--seq_lengths",
+                !self.seq_lengths.is_empty(),
+                Benchmark::Longcontext,
+            ),
+            (
+                "--bit_widths",
+                !self.bit_widths.is_empty(),
+                Benchmark::Quantization,
+            ),
+            (
+                "--flops_budgets",
+                !self.flops_budgets.is_empty(),
+                Benchmark::Efficiency,
+            ),
+            (
+                "--datasets",
+                !self.datasets.is_empty(),
+                Benchmark::Multidataset,
+            ),
+        ];
+        for (flag, given, benchmark) in given {
+            if given && !config.benchmarks.contains(&benchmark) {
+                return Err(Error::bad_input(
+                    flag,
+                    format!(
+                        "is for the {} benchmark, and this run is of {}",
+                        benchmark.name(),
+                        config.title()
+                    ),
+                    format!(
+                        "leave it out, or give --benchmark {} or --all; sequence lengths of other benchmarks are seq_len \
+                         in their sections of a --config",
+                        benchmark.name()
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The resolved configuration.
@@ -265,8 +315,12 @@ impl Args {
             self.config.as_deref(),
             self.overrides()?,
         )?;
+        self.refuse_unused(&config)?;
         for name in config.models.names() {
             Architecture::parse(name)?;
+        }
+        for name in &config.multidataset.datasets {
+            data::check_name(name)?;
         }
         Ok(config)
     }

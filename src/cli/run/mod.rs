@@ -11,9 +11,9 @@ use crate::accounting::Tensors;
 use crate::bench::run::{self, Checkpoints, Planned, Setting};
 use crate::bench::{Progress, memory};
 use crate::config::{Benchmark, Budget, Config};
-use crate::data::Tokenizer;
+use crate::data::{self, Tokenizer};
 use crate::hardware::DeviceChoice;
-use crate::results::{Files, GuideFile, Outcome, RunWriter, Warning};
+use crate::results::{AbsentDataset, Files, GuideFile, Outcome, RunWriter, Warning};
 use crate::units::Count;
 use crate::{Error, Result};
 
@@ -44,17 +44,23 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let config = &session.config;
     let mut writer = RunWriter::create(Path::new(RESULTS_DIR), config)?;
     let dir = writer.dir().to_owned();
-    progress.message(&format!(
-        "{}: {} cells, {} training tokens in all, on {}",
-        dir.display(),
-        Count(config.n_cells()),
-        Count(session.n_train_tokens()),
-        session.hardware.fingerprint.adapter
-    ));
     let files = args.files()?;
     let (checkpoints, interrupt) = (Checkpoints::of(&files, &dir), on_signals()?);
     let run = session.run(&checkpoints, &interrupt);
     let mut record = run.record(files, audits)?;
+    progress.message(&format!(
+        "{}: {} cells, {} training tokens in all, on {}",
+        dir.display(),
+        Count(record.n_cells()),
+        Count(run.n_train_tokens()?),
+        session.hardware.fingerprint.adapter
+    ));
+    if let Some(datasets) = &record.datasets {
+        progress.message(&datasets.in_words(&config.multidataset.datasets));
+        for absent in &datasets.absent {
+            progress.message(&format!("{} is not here: {}", absent.name, absent.advice));
+        }
+    }
     for warning in &record.warnings {
         progress.message(&format!("warning: {warning}"));
     }
@@ -100,17 +106,27 @@ fn grid(benchmark: Benchmark, config: &Config) -> Result<String> {
         Budget::NumEpochs(_) => 0,
     };
     let settings = run::settings(config, vocab_size, n_steps)?;
+    let wanted = &config.multidataset.datasets;
+    let absent = match benchmark {
+        Benchmark::Multidataset => data::absent(wanted, &config.data)?,
+        _ => Vec::new(),
+    };
+    let n_present = wanted.len() - absent.len();
+    let (n_settings, kind) = match benchmark {
+        Benchmark::Longcontext | Benchmark::Quantization => (settings.len(), "lengths".into()),
+        Benchmark::Efficiency => (settings.len(), "budgets".into()),
+        Benchmark::Multidataset => (
+            n_present.max(1),
+            format!("datasets ({n_present} of {} are present)", wanted.len()),
+        ),
+    };
+    let n_cells = (names.len() * n_settings) as u64;
     let head = format!(
-        "{}: {} cells = {} models ({}) x {} {} x {} seeds from {}\n",
+        "{}: {} cells = {} models ({}) x {n_settings} {kind} x {} seeds from {}\n",
         benchmark.name(),
-        Count(config.n_cells()),
+        Count(n_cells.saturating_mul(config.seeds.count)),
         names.len(),
         names.join(", "),
-        settings.len(),
-        match benchmark {
-            Benchmark::Longcontext | Benchmark::Quantization => "lengths",
-            Benchmark::Efficiency => "budgets",
-        },
         config.seeds.count,
         config.seeds.first
     );
@@ -144,7 +160,10 @@ fn grid(benchmark: Benchmark, config: &Config) -> Result<String> {
             models.collect::<String>()
         )
     };
+    let missing =
+        |it: &AbsentDataset| format!("  warning: {} is not here: {}\n", it.name, it.advice);
     Ok(std::iter::once(head)
+        .chain(absent.iter().map(missing))
         .chain(settings.iter().map(lines))
         .collect())
 }

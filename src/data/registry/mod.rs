@@ -159,6 +159,16 @@ impl Entry {
         Ok(Vec::new())
     }
 
+    /// Whether any file of it is in the data folder `dir`.
+    ///
+    /// # Errors
+    /// As [`Entry::files`].
+    pub fn is_in(&self, dir: &Path) -> Result<bool> {
+        let files = self.splits.iter().map(|split| self.files(split.split, dir));
+        let files: Vec<Vec<PathBuf>> = files.collect::<Result<_>>()?;
+        Ok(files.iter().any(|files| !files.is_empty()))
+    }
+
     /// How to bring what is absent from `dir`.
     pub fn advice(&self, dir: &Path) -> String {
         match self.origin {

@@ -122,6 +122,12 @@ fn common(record: &RunRecord) -> Vec<String> {
             lengths.join("; ")
         )
     }));
+    if let Some(datasets) = &record.datasets {
+        lines.push(format!(
+            "{}.",
+            datasets.in_words(&config.multidataset.datasets)
+        ));
+    }
     lines.extend(shared_trainings(record));
     lines
 }

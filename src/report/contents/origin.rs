@@ -8,7 +8,7 @@ use crate::results::{PROTOCOL_VERSION, RunRecord};
 /// What makes a record less than it says: cells that are missing, hashes and derived values that do not agree.
 pub(super) fn problems(record: &RunRecord) -> Vec<String> {
     let mut problems = Vec::new();
-    let (n_run, n_planned) = (record.cells.len() as u64, record.config.n_cells());
+    let (n_run, n_planned) = (record.cells.len() as u64, record.n_cells());
     if n_run < n_planned {
         problems.push(format!(
             "the run is not finished: {n_run} of {n_planned} cells have run; go on with `bkbench resume`"

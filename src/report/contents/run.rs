@@ -2,9 +2,10 @@
 
 use super::super::document::{Block, Cell, Column, Kind, Picture, Table, Tone};
 use super::super::plot::{self, Drawing, stability};
-use super::super::{efficiency, quantization, recall, statistics, table};
+use super::super::{efficiency, multidataset, quantization, recall, statistics, table};
 use super::{fairness, origin};
 use crate::Result;
+use crate::config::Benchmark;
 use crate::results::{
     ChecklistItem, ChecklistStatus, Comparison, ModelLimits, ResultsFile, RunRecord, Summary,
     checklist,
@@ -116,7 +117,23 @@ fn results(record: &RunRecord) -> Vec<Block> {
             )],
         ));
     }
-    if record.efficiency.is_empty() {
+    if record.datasets.is_some() {
+        let options = plot::multidataset::Options {
+            show_confidence_intervals: true,
+        };
+        blocks.push(picture(
+            plot::multidataset::draw(&all, options),
+            format!("Held-out perplexity by dataset: {models}"),
+            "One point a dataset and model: mean over completed seeds, on a logarithmic axis; the bar is the 95 % t interval, the dashed line what token frequencies alone reach. The numbers stand in the table below.",
+        ));
+        blocks.push(Block::table(
+            "The models on each dataset: means over completed seeds, +- half the 95 % t interval",
+            multidataset::COLUMNS,
+            (3, Kind::Number),
+            multidataset::rows(record),
+        ));
+        blocks.push(Block::List(multidataset::remarks(record)));
+    } else if record.efficiency.is_empty() {
         blocks.push(stability_picture(&all, &models));
     } else {
         let options = plot::efficiency::Options {
@@ -145,7 +162,8 @@ fn results(record: &RunRecord) -> Vec<Block> {
         (2, Kind::Number),
         of_causal.map(table::row),
     ));
-    if let Some(metrics) = record.cells.iter().find_map(|cell| cell.metrics.as_ref()) {
+    let mut cells = record.cells.iter().filter(|it| it.on_dataset.is_none());
+    if let Some(metrics) = cells.find_map(|cell| cell.metrics.as_ref()) {
         blocks.push(Block::Paragraph(format!(
             "Held-out loss from token frequencies alone, without any context: {:.3}.",
             metrics.unigram_ce_nats.get()
@@ -201,7 +219,10 @@ fn picture(drawn: Result<Drawing>, title: String, description: &str) -> Block {
 
 fn recalled(record: &RunRecord) -> Vec<Block> {
     let Some(verdict) = recall::verdict(record) else {
-        return Vec::new();
+        let is_its_place = record.config.benchmarks.contains(&Benchmark::Longcontext);
+        let text = "The recall probe was not part of this run.";
+        let said = is_its_place.then(|| Block::Paragraph(text.into()));
+        return said.into_iter().collect();
     };
     let (models, rows) = recall::rows(record);
     let column = |head: &str, kind| Column {
@@ -230,7 +251,7 @@ fn memory(record: &RunRecord, summary: &Summary) -> [String; 5] {
     let here = record
         .cells
         .iter()
-        .filter(|cell| cell.model == summary.model && cell.seq_len == summary.seq_len)
+        .filter(|cell| cell.model == summary.model && cell.setting() == summary.setting())
         .filter_map(|cell| Some(cell.metrics.as_ref()?.memory));
     let peak = here.clone().map(|memory| memory.peak_memory_bytes).max();
     let estimated = here.map(|memory| memory.estimated.total()).max();
@@ -239,7 +260,7 @@ fn memory(record: &RunRecord, summary: &Summary) -> [String; 5] {
         _ => "-".into(),
     };
     [
-        Count(summary.seq_len as u64).to_string(),
+        table::setting(summary),
         summary.model.clone(),
         words(peak),
         words(estimated),

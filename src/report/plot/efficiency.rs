@@ -46,7 +46,7 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
             (&of_record, about)
         }
         ResultsFile::Efficiency(guide) => (guide, About::default()),
-        ResultsFile::Guide(_) | ResultsFile::Quantization(_) => {
+        _ => {
             return Err(Error::bad_input(
                 "the results",
                 "are those of another benchmark",

@@ -31,7 +31,7 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
             (&of_record, warnings.take(2).collect::<Vec<_>>().join(".  "))
         }
         ResultsFile::Quantization(guide) => (guide, String::new()),
-        ResultsFile::Guide(_) | ResultsFile::Efficiency(_) => {
+        _ => {
             return Err(Error::bad_input(
                 "the results",
                 "are those of another benchmark",

@@ -47,7 +47,7 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
     let available: Vec<usize> = match results {
         ResultsFile::Record(record) => lengths(record.cells.iter().map(|cell| cell.seq_len)),
         ResultsFile::Guide(guide) => lengths(guide.settings.iter().map(|(seq_len, _)| *seq_len)),
-        ResultsFile::Quantization(_) | ResultsFile::Efficiency(_) => Vec::new(),
+        _ => Vec::new(),
     };
     let wanted = if options.seq_lengths.is_empty() {
         &available
@@ -67,7 +67,7 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
     let figure = match results {
         ResultsFile::Record(record) => of_record(record, &shown, options),
         ResultsFile::Guide(guide) => of_guide(guide, &shown, options),
-        ResultsFile::Quantization(_) | ResultsFile::Efficiency(_) => Figure::default(),
+        _ => Figure::default(),
     };
     let notes = absent
         .iter()
