@@ -54,6 +54,11 @@ impl Cell {
         self.metrics.as_ref()?.evaluation.as_ref()
     }
 
+    /// Its benchmark and setting: `quantization seq_len_512`.
+    pub fn place(&self) -> String {
+        format!("{} {}", self.benchmark.name(), self.setting())
+    }
+
     /// Key of the cell's setting in the guide's JSON: `seq_len_8192`, `flops_1e9`, or the name of a dataset. One benchmark,
     /// setting, model and seed is one cell.
     pub fn setting(&self) -> String {

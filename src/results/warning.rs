@@ -22,8 +22,8 @@ pub enum Warning {
     NothingLearned {
         /// The model.
         model: String,
-        /// Sequence length, in tokens.
-        seq_len: usize,
+        /// Benchmark and setting, [`Cell::place`](super::Cell::place).
+        place: String,
         /// The seed.
         seed: u64,
         /// What it reached on held-out text, nats per token.
@@ -55,8 +55,8 @@ pub enum Warning {
     MemoryEstimateOff {
         /// The model.
         model: String,
-        /// Sequence length, in tokens.
-        seq_len: usize,
+        /// Benchmark and setting, [`Cell::place`](super::Cell::place).
+        place: String,
         /// The seed.
         seed: u64,
         /// What it was estimated to need.
@@ -68,8 +68,8 @@ pub enum Warning {
     KernelDrift {
         /// The model.
         model: String,
-        /// Sequence length, in tokens.
-        seq_len: usize,
+        /// Benchmark and setting, [`Cell::place`](super::Cell::place).
+        place: String,
         /// The seed.
         seed: u64,
         /// The operation.
@@ -115,13 +115,13 @@ impl fmt::Display for Warning {
             ),
             Self::NothingLearned {
                 model,
-                seq_len,
+                place,
                 seed,
                 nll_nats,
                 needed_nats,
             } => write!(
                 f,
-                "{model} at length {seq_len}, seed {seed}, reached {:.3} nats per token on held-out text and needed \
+                "{model} at {place}, seed {seed}, reached {:.3} nats per token on held-out text and needed \
                  {:.3} to show that it learned anything; take more steps or another learning rate",
                 nll_nats.get(),
                 needed_nats.get()
@@ -144,18 +144,18 @@ impl fmt::Display for Warning {
             Self::DeviceNote { note } => write!(f, "{note}"),
             Self::MemoryEstimateOff {
                 model,
-                seq_len,
+                place,
                 seed,
                 estimated,
                 measured,
             } => write!(
                 f,
-                "{model} at length {seq_len}, seed {seed}, held {measured} and was estimated to need {estimated}; \
+                "{model} at {place}, seed {seed}, held {measured} and was estimated to need {estimated}; \
                  trust the measured value"
             ),
             Self::KernelDrift {
                 model,
-                seq_len,
+                place,
                 seed,
                 operation,
                 layer,
@@ -170,7 +170,7 @@ impl fmt::Display for Warning {
                 };
                 write!(
                     f,
-                    "{operation} in layer {layer} of {model} at length {seq_len}, seed {seed}, is off by {} ({} at \
+                    "{operation} in layer {layer} of {model} at {place}, seed {seed}, is off by {} ({} at \
                      length {shortest_len}): do not trust this length; run `bkbench verify` on this device",
                     words(error),
                     words(error_at_shortest)

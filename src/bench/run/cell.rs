@@ -65,7 +65,13 @@ impl Run<'_> {
             } = at;
             format!(" {:e} FLOPs ({n_layers} x {d_model})", at.budget.get())
         });
-        progress.start_cell(&format!("{model} N={seq_len}{budget} seed {seed}"), n_steps);
+        let on_dataset = (part.benchmark == Benchmark::Multidataset)
+            .then(|| multidataset::on_dataset(&part.dataset));
+        let on = on_dataset
+            .as_ref()
+            .map_or(String::new(), |on| format!(" on {}", on.dataset));
+        let name = format!("{model}{on} N={seq_len}{budget} seed {seed}");
+        progress.start_cell(&name, n_steps);
         let mut audit = None;
         let misfit = planned
             .misfit
@@ -97,9 +103,9 @@ impl Run<'_> {
             audit = self.audit_trained(shape, seed, &outcome, &model, record)?;
         }
         progress.finish_cell(&describe(&outcome, metrics.as_ref()));
-        let on_dataset = (part.benchmark == Benchmark::Multidataset).then(|| OnDataset {
+        let on_dataset = on_dataset.map(|on| OnDataset {
             carry: ended.carry,
-            ..multidataset::on_dataset(&part.dataset)
+            ..on
         });
         let cell = Cell {
             id: ids.cell.clone(),

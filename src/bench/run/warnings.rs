@@ -126,7 +126,7 @@ pub(super) fn nothing_learned(cell: &Cell) -> Option<Warning> {
     let needed = metrics.unigram_ce_nats.get() - LEARNED_NATS;
     (evaluation.nll_nats.get() > needed).then(|| Warning::NothingLearned {
         model: cell.model.clone(),
-        seq_len: cell.seq_len,
+        place: cell.place(),
         seed: cell.seed,
         nll_nats: evaluation.nll_nats,
         needed_nats: Finite::new(needed).unwrap_or_default(),
@@ -146,7 +146,7 @@ pub(super) fn memory_estimate_off(cell: &Cell) -> Option<Warning> {
     (completed && off > ESTIMATE_OFF && bytes > ALLOCATED_ONCE).then(|| {
         Warning::MemoryEstimateOff {
             model: cell.model.clone(),
-            seq_len: cell.seq_len,
+            place: cell.place(),
             seed: cell.seed,
             estimated: memory.estimated.total(),
             measured: memory.peak_memory_bytes,
@@ -170,7 +170,7 @@ pub(super) fn kernel_drift(cell: &Cell, cells: &[Cell]) -> Vec<Warning> {
         .unwrap_or(cell);
     let warning = |(error, at_shortest): (KernelError, f64)| Warning::KernelDrift {
         model: cell.model.clone(),
-        seq_len: cell.seq_len,
+        place: cell.place(),
         seed: cell.seed,
         error: error.max,
         operation: error.operation,

@@ -331,7 +331,7 @@ fn warnings(record: &RunRecord) -> Vec<Block> {
     let mut found: Vec<(String, usize)> = Vec::new();
     let of_run = record.warnings.iter().map(ToString::to_string);
     let of_cells = record.cells.iter().flat_map(|cell| {
-        let place = format!("{} at {}", cell.model, Count(cell.seq_len as u64));
+        let place = format!("{} at {}", cell.model, cell.place());
         let warnings = cell.warnings.iter();
         warnings.map(move |warning| format!("{place}: {warning}"))
     });
