@@ -188,6 +188,12 @@ fn models_are_trained_and_evaluated_on_every_dataset_that_is_here() {
         let svg = fs::read_to_string(dir.join("a.svg")).unwrap();
         assert!(svg.contains("pile: trained on wikitext-103"), "{source}");
     }
+    let line = format!(
+        "plot stability --results_file {} --output b.svg",
+        folder.display()
+    );
+    let mixed = bkbench(dir, &line);
+    assert_eq!(mixed.status.code(), Some(2), "one length, several texts");
     let replayed = succeeds(dir, &format!("replay {}", folder.display()));
     assert!(replayed.contains(" 0 differ"), "{replayed}");
     let stats = succeeds(dir, &format!("stats {} --json", folder.display()));

@@ -79,11 +79,12 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
     })
 }
 
-/// The part of a record that the graph is of: the long-context benchmark, or the first one where there is none. Under
-/// budgets the cells of one length are of many shapes.
+/// The part of a record that the graph is of: the long-context benchmark, or the first one of which the cells of one
+/// length are of one shape and one text.
 fn trained_at_lengths(record: &RunRecord) -> RunRecord {
     let mut parts = record.parts().into_iter();
-    let is_drawn = |part: &RunRecord| part.cells.iter().all(|cell| cell.at_budget.is_none());
+    let is_plain = |cell: &Cell| cell.at_budget.is_none() && cell.on_dataset.is_none();
+    let is_drawn = |part: &RunRecord| part.cells.iter().all(is_plain);
     parts.find(is_drawn).unwrap_or_else(|| RunRecord {
         cells: Vec::new(),
         ..record.clone()
