@@ -8,6 +8,7 @@
 //!
 //! Every operation writes what it costs to the [`ledger`]; `cost.rs` in its folder says what its kernels execute.
 
+pub mod adamw;
 pub mod attention;
 pub mod causal_conv;
 pub mod embedding;

@@ -14,6 +14,7 @@ pub const SHARED: &[(&str, &str)] = &[
 
 /// All kernels.
 pub const KERNELS: &[&Kernel] = &[
+    &ADAMW,
     &CAUSAL_CONV_BWD,
     &CAUSAL_CONV_BWD_X0,
     &CAUSAL_CONV_FWD,
@@ -44,6 +45,14 @@ pub const KERNELS: &[&Kernel] = &[
     &SELECTIVE_SCAN_FWD_SPINE,
     &SUM_ROWS,
 ];
+
+/// A step of `AdamW`.
+pub static ADAMW: Kernel = Kernel {
+    name: "adamw",
+    source: include_str!("../../shaders/adamw.wgsl"),
+    n_inputs: 4,
+    n_outputs: 3,
+};
 
 /// Depthwise causal convolution: gradients of the inputs, partial gradients of weight and bias.
 pub static CAUSAL_CONV_BWD: Kernel = Kernel {

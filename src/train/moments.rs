@@ -4,20 +4,22 @@
 //! run is on the CPU backend and the machine has none. Here it stays on the host until a step knows the device.
 
 use burn::optim::{
-    AdamW, AdamWState, AdaptiveMomentumState, LearningRate, Optimizer, RecordState, StateSink,
+    AdamWState, AdaptiveMomentumState, LearningRate, Optimizer, RecordState, StateSink,
     StateSource, join_path,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::ops::ledger::{self, Op};
-use crate::results::FlopsPass;
+use crate::ops::adamw;
 
-/// burn's `AdamW` with [`Moments`] for a state; the arithmetic is burn's.
+/// `AdamW` with [`Moments`] for a state.
 #[derive(Clone)]
-pub(super) struct Resumable {
-    pub(super) adamw: AdamW,
-    /// Whether it decays weights, which burn does not tell.
-    pub(super) decays: bool,
+pub(super) struct AdamW {
+    /// Decay of either moment.
+    pub(super) betas: [f32; 2],
+    /// Added to the root of the second.
+    pub(super) epsilon: f32,
+    /// 0 for none.
+    pub(super) weight_decay: f32,
 }
 
 /// Moments of one parameter.
@@ -51,7 +53,7 @@ impl<const D: usize> Moments<D> {
     }
 }
 
-impl Optimizer for Resumable {
+impl Optimizer for AdamW {
     type State<const D: usize> = Moments<D>;
 
     fn step<const D: usize>(
@@ -61,21 +63,31 @@ impl Optimizer for Resumable {
         gradient: Tensor<D>,
         state: Option<Self::State<D>>,
     ) -> (Tensor<D>, Option<Self::State<D>>) {
-        let n = gradient.shape().num_elements();
-        ledger::register(Op::AdamW { n }, FlopsPass::Update);
-        if self.decays {
-            ledger::register(Op::WeightDecay { n }, FlopsPass::Update);
-        }
-        let state = state.map(|moments| moments.on(&gradient.device()));
-        let (tensor, state) = self.adamw.step(rate, tensor, gradient, state);
-        (
-            tensor,
-            state.map(|state| Moments::OnDevice(Box::new(state))),
-        )
+        let (time, moments) = match state.map(|moments| moments.on(&gradient.device()).momentum) {
+            Some(old) => (old.time + 1, Some([old.moment_1, old.moment_2])),
+            None => (1, None),
+        };
+        let steps = i32::try_from(time).unwrap_or(i32::MAX);
+        let step = adamw::Step {
+            betas: self.betas,
+            corrections: self.betas.map(|beta| 1.0 - beta.powi(steps)),
+            epsilon: self.epsilon,
+            rate: rate as f32,
+            decay: (self.weight_decay != 0.0)
+                .then_some((1.0 - rate * f64::from(self.weight_decay)) as f32),
+        };
+        let (tensor, [moment_1, moment_2]) = adamw::step(tensor, gradient, moments, step);
+        let state = AdamWState::new(AdaptiveMomentumState {
+            time,
+            moment_1,
+            moment_2,
+            max_moment_2: None,
+        });
+        (tensor, Some(Moments::OnDevice(Box::new(state))))
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
-        Moments::OnDevice(Box::new(AdamW::to_device(state.on(device), device)))
+        Moments::OnDevice(Box::new(burn::optim::AdamW::to_device(state.on(device), device)))
     }
 }
 

@@ -3,10 +3,10 @@
 //! burn clips one tensor at a time; the clipping here is by the global norm, as the field does it.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Tensor;
 
-use super::moments::Resumable;
+use super::moments::AdamW;
 use crate::config::TrainConfig;
 use crate::ops::ledger::{self, Op};
 use crate::results::FlopsPass;
@@ -22,14 +22,10 @@ pub enum Decay {
 
 /// `AdamW` for `module` as the configuration says.
 pub fn adamw<M: Module>(module: &M, config: &TrainConfig, decay: Decay) -> ModuleOptimizer {
-    let with_decay = |weight_decay: f64| Resumable {
-        adamw: AdamWConfig::new()
-            .with_beta_1(config.betas[0] as f32)
-            .with_beta_2(config.betas[1] as f32)
-            .with_epsilon(config.epsilon as f32)
-            .with_weight_decay(weight_decay as f32)
-            .build(),
-        decays: weight_decay != 0.0,
+    let with_decay = |weight_decay: f64| AdamW {
+        betas: config.betas.map(|beta| beta as f32),
+        epsilon: config.epsilon as f32,
+        weight_decay: weight_decay as f32,
     };
     match decay {
         Decay::All => with_decay(config.weight_decay).into(),

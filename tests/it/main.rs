@@ -9,6 +9,7 @@
 #![allow(clippy::single_range_in_vec_init, reason = "a sequence in one segment")]
 #![allow(clippy::type_complexity, reason = "tables of field accessors")]
 
+mod adamw;
 mod architecture;
 mod attention;
 mod audit;

@@ -2,6 +2,7 @@
 //! wgpu's own validation, and with no more than the portable limits. What a kernel must not do (read
 //! outside its buffers, leave an output unwritten, need a larger device) shows here.
 
+mod adamw;
 mod causal_conv;
 mod embedding;
 mod linear_cross_entropy;
