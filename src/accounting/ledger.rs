@@ -68,8 +68,8 @@ pub fn estimate(shape: &ModelShape, work: Workload, tensors: Tensors) -> MemoryL
     let (moments, boundaries) = (counted * moments, counted * boundaries);
     // Inputs and targets, of the step and of the segment.
     let ids = on_heap * bytes(2 * (work.batch * work.seq_len + n_tokens));
-    // The embedding's rows and its ids, the last normalisation, and the gradient of what the head reads.
-    let shell = bytes(n_tokens * (4 * d_model + 3));
+    // The ids, what the last normalisation reads, what the head reads, and its gradient.
+    let shell = bytes(n_tokens * (3 * d_model + 1));
     let layer = saved_by_layer(shape, work, tensors);
     // Pieces and whole of the last gradient, or the logits with the operand that a product packs.
     let chunk = work.loss_chunk_tokens.min(n_tokens);
@@ -136,14 +136,17 @@ fn passing_words(shape: &ModelShape, tokens: BatchShape, tensors: Tensors) -> us
     match (shape.architecture, tensors) {
         (Architecture::Mamba, _) => {
             let (inner, d_state) = (shape.d_inner(), shape.d_state);
-            // x and z together, the convolution, the step size; the selection, with copies of B and C.
+            // z, the convolution, the step size; the selection, with copies of B and C.
             let selection = shape.dt_rank + 2 * d_state + 2 * d_state;
-            let before_scan = n_tokens * (d + 4 * inner + selection);
+            let before_scan = n_tokens * (d + 3 * inner + selection);
             match tensors {
                 Tensors::OnAdapter => before_scan,
                 Tensors::OnHeap => {
                     let chunks = tokens.seq_len.div_ceil(selective_scan::CHUNK) + 1;
-                    before_scan + n_tokens * inner + 2 * tokens.batch * chunks * d_state * inner
+                    let states = 2 * tokens.batch * chunks * d_state * inner;
+                    // The gate reads what the scan made, and makes as much.
+                    let gated = n_tokens * (d + 5 * inner);
+                    (before_scan + n_tokens * inner + states).max(gated)
                 }
             }
         }
@@ -186,19 +189,18 @@ fn saved_by_layer(shape: &ModelShape, work: Workload, tensors: Tensors) -> u64 {
     };
     let factor = |words: usize| factor * words as u64;
     let copy = |words: usize| copy * words as u64;
-    // The residual stream, the normalised rows before and after their weight, mean square and root.
-    let around = 2 * d + 2;
+    // The residual stream, and what the normalisation makes of it.
+    let around = d;
     let normalised = d;
     match shape.architecture {
         Architecture::Mamba => {
             let (inner, d_state) = (shape.d_inner(), shape.d_state);
-            // Of width d_inner: x and z together, the convolution, the step size, y with the skip, the
-            // sigmoid and the silu of the gate; and, for a product alone, the gated y.
-            let (wide, gated) = (7 * inner, inner);
+            // Of width d_inner: x, z, the convolution, the step size, y; and, for a product alone, the gated y.
+            let (wide, gated) = (5 * inner, inner);
             let selection = shape.dt_rank + 2 * d_state;
-            // The CPU backend copies columns when it folds them into sequences: x, B and C.
+            // The CPU backend copies columns when it folds them into sequences: B and C.
             let columns = match tensors {
-                Tensors::OnHeap => inner + 2 * d_state,
+                Tensors::OnHeap => 2 * d_state,
                 Tensors::OnAdapter => 0,
             };
             let chunks = work.segment.div_ceil(selective_scan::CHUNK) + 1;

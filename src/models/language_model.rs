@@ -256,7 +256,7 @@ impl LanguageModel {
             last_states.extend(output.state);
             routing.push(output.routing);
         }
-        let x = self.finish(h);
+        let x = self.finish(h)?;
         how.show("final norm", &x);
         Ok(Hidden {
             x,
@@ -294,7 +294,7 @@ impl LanguageModel {
     ) -> Result<LayerOutput> {
         let (layer, pass) = (&self.layers[index], how.pass(index));
         let h = ledger::shared(h, 2);
-        let x = layer.norm.forward(h.clone());
+        let x = layer.norm.forward(h.clone())?;
         pass.show("norm", &x);
         let output = layer.block.forward(x, state, &pass)?;
         let branch = how
@@ -318,7 +318,10 @@ impl LanguageModel {
     }
 
     /// The final norm.
-    pub fn finish(&self, h: Tensor<2>) -> Tensor<2> {
+    ///
+    /// # Errors
+    /// Activations of another width.
+    pub fn finish(&self, h: Tensor<2>) -> Result<Tensor<2>> {
         self.norm.forward(h)
     }
 

@@ -5,8 +5,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::linear::Linear;
 use super::matrix::Matrix;
+use crate::Result;
 use crate::math::random::{Coordinate, Purpose, normal_vec, uniform_vec, words};
 use crate::ops::ledger::{Op, counted};
+use crate::ops::rms_norm;
 
 /// Draws the initial weights of one layer on the host, so that every device starts from equal bits.
 ///
@@ -110,8 +112,6 @@ impl<'a> Initialiser<'a> {
 }
 
 /// Root-mean-square normalisation over the last axis, eps 1e-5 (Zhang & Sennrich 2019).
-///
-/// burn's own casts to `f32` inside, which would spoil the `f64` checks.
 #[derive(Module, Debug)]
 pub struct RmsNorm {
     gamma: Param<Tensor<1>>,
@@ -119,11 +119,11 @@ pub struct RmsNorm {
 
 impl RmsNorm {
     /// Normalises `x`, shape `[tokens, d_model]`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let [rows, width] = x.dims();
-        let mean_square = x.clone().square().mean_dim(1);
-        let y = x / mean_square.add_scalar(1e-5).sqrt() * self.gamma.val().unsqueeze();
-        counted(y, Op::RmsNorm { rows, width })
+    ///
+    /// # Errors
+    /// An `x` of another width.
+    pub fn forward(&self, x: Tensor<2>) -> Result<Tensor<2>> {
+        rms_norm::normalise(x, self.gamma.val())
     }
 }
 

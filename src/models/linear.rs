@@ -31,26 +31,37 @@ impl Linear {
     /// # Errors
     /// A packed weight and an `x` of another width.
     pub fn forward(&self, x: Tensor<2>, precision: Precision) -> Result<Tensor<2>> {
-        let [rows, _] = x.dims();
         let y = match &self.weight {
-            Matrix::Dense(weight) => {
-                let (x, weight) = ledger::matrix_product(x, weight.val());
-                match precision {
-                    Precision::F32 => x.matmul(weight),
-                    Precision::Mixed => {
-                        let dtype = x.dtype();
-                        x.cast(FloatDType::F16)
-                            .matmul(weight.cast(FloatDType::F16))
-                            .cast(dtype)
-                    }
-                }
-            }
+            Matrix::Dense(weight) => product(x, weight.val(), precision),
             Matrix::Packed(weight) => weight.multiply(x)?,
         };
         Ok(match &self.bias {
-            Some(bias) => y + ledger::bias(bias.val(), rows).unsqueeze(),
+            Some(bias) => biased(y, bias.val()),
             None => y,
         })
+    }
+
+    /// [`Linear::forward`], its left and its right half. A dense layer makes them apart, so that neither they nor their
+    /// gradients are copied out of a whole or into one.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward_halves(&self, x: Tensor<2>, precision: Precision) -> Result<[Tensor<2>; 2]> {
+        let Matrix::Dense(weight) = &self.weight else {
+            return Ok(halves(&self.forward(x, precision)?, 1));
+        };
+        let x = ledger::cut(x, 2);
+        let [left, right] = halves(&ledger::cut(weight.val(), 2), 1);
+        let products = [
+            product(x.clone(), left, precision),
+            product(x, right, precision),
+        ];
+        let Some(bias) = &self.bias else {
+            return Ok(products);
+        };
+        let [left, right] = halves(&ledger::cut(bias.val(), 2), 0);
+        let [y_left, y_right] = products;
+        Ok([biased(y_left, left), biased(y_right, right)])
     }
 
     /// The operations of [`Linear::forward`] on `rows` tokens.
@@ -70,4 +81,28 @@ impl Linear {
         });
         std::iter::once(product).chain(bias)
     }
+}
+
+fn product(x: Tensor<2>, weight: Tensor<2>, precision: Precision) -> Tensor<2> {
+    let (x, weight) = ledger::matrix_product(x, weight);
+    match precision {
+        Precision::F32 => x.matmul(weight),
+        Precision::Mixed => {
+            let dtype = x.dtype();
+            x.cast(FloatDType::F16)
+                .matmul(weight.cast(FloatDType::F16))
+                .cast(dtype)
+        }
+    }
+}
+
+fn biased(y: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    let [rows, _] = y.dims();
+    y + ledger::bias(bias, rows).unsqueeze()
+}
+
+/// Both halves of an axis.
+fn halves<const D: usize>(whole: &Tensor<D>, axis: usize) -> [Tensor<D>; 2] {
+    let half = whole.dims()[axis] / 2;
+    [0, half].map(|first| whole.clone().narrow(axis, first, half))
 }

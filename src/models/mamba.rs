@@ -1,7 +1,6 @@
 //! The official Mamba-1 block (Gu & Dao 2023; state-spaces/mamba): ZOH for A, Euler for B.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
 use super::linear::Linear;
@@ -11,7 +10,7 @@ use super::registry::ModelShape;
 use super::{BatchShape, BlockOutput, BlockState, Initialiser, Pass, SequenceBlock, Sweep};
 use crate::ops::causal_conv::{self, Activation};
 use crate::ops::ledger::{self, Op};
-use crate::ops::selective_scan;
+use crate::ops::{selective_scan, skip_gate};
 use crate::results::FlopsCategory;
 use crate::{Error, Result};
 
@@ -184,12 +183,10 @@ impl SequenceBlock for MambaBlock {
         let [d_inner, d_state] = self.a_log.dims();
         let dt_rank = self.dt_proj.d_input();
 
-        let n = shape.n_tokens() * d_inner;
-
-        let xz = ledger::cut(self.in_proj.forward(x, pass.precision)?, 2);
-        pass.show("in_proj", &xz);
-        let u = shape.unfold(xz.clone().narrow(1, 0, d_inner));
-        let z_gate = xz.narrow(1, d_inner, d_inner);
+        let [u, z] = self.in_proj.forward_halves(x, pass.precision)?;
+        pass.show("in_proj", &u);
+        pass.show("in_proj", &z);
+        let u = shape.unfold(u);
 
         let (conv_weight, conv_bias) = (self.conv_weight.val(), self.conv_bias.val());
         let silu_conv = Activation::Silu;
@@ -241,11 +238,12 @@ impl SequenceBlock for MambaBlock {
 
         pass.show("selective_scan.y", &y);
 
-        let skip = shape.fold(u) * self.d_skip.val().unsqueeze();
-        let y = shape.fold(y) + ledger::counted(skip, Op::Scale { n });
-        let y = ledger::counted(y, Op::Add { n });
-        let gate = ledger::counted(silu(z_gate), Op::Silu { n });
-        let y = ledger::counted(y * gate, Op::Multiply { n });
+        let y = skip_gate::gated(skip_gate::Inputs {
+            y: shape.fold(y),
+            u: shape.fold(u),
+            skip: self.d_skip.val(),
+            z,
+        })?;
         let branch = self.out_proj.forward(y, pass.precision)?;
         pass.show("out_proj", &branch);
         let state = conv

@@ -159,7 +159,7 @@ impl FeedForward {
     /// # Errors
     /// A device that fails.
     pub fn forward(&self, h: Tensor<2>, pass: &Pass<'_>) -> Result<Tensor<2>> {
-        let x = self.norm.forward(h);
+        let x = self.norm.forward(h)?;
         pass.show("feed_forward.norm", &x);
         let hidden = self.up.forward(x, pass.precision)?;
         pass.show("feed_forward.up", &hidden);

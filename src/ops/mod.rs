@@ -19,7 +19,9 @@ pub mod linear_cross_entropy;
 pub mod non_finite;
 pub mod packed_matmul;
 pub mod resolvent_diag;
+pub mod rms_norm;
 pub mod selective_scan;
+pub mod skip_gate;
 mod sums;
 
 use burn::tensor::Tensor;

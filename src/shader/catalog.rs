@@ -36,6 +36,9 @@ pub const KERNELS: &[&Kernel] = &[
     &RESOLVENT_DIAG_FWD_REDUCE,
     &RESOLVENT_DIAG_FWD_SPINE,
     &RESOLVENT_DIAG_FWD_VEC4,
+    &RMS_NORM_BWD,
+    &RMS_NORM_BWD_GAMMA,
+    &RMS_NORM_FWD,
     &SELECTIVE_SCAN_BWD_CHANNEL,
     &SELECTIVE_SCAN_BWD_REDUCE,
     &SELECTIVE_SCAN_BWD_SPINE,
@@ -43,6 +46,8 @@ pub const KERNELS: &[&Kernel] = &[
     &SELECTIVE_SCAN_FWD_APPLY,
     &SELECTIVE_SCAN_FWD_REDUCE,
     &SELECTIVE_SCAN_FWD_SPINE,
+    &SKIP_GATE_BWD,
+    &SKIP_GATE_FWD,
     &SUM_ROWS,
 ];
 
@@ -222,6 +227,30 @@ pub static RESOLVENT_DIAG_FWD_VEC4: Kernel = Kernel {
     n_outputs: 1,
 };
 
+/// Root-mean-square normalisation: gradient of its input, and the reciprocal roots.
+pub static RMS_NORM_BWD: Kernel = Kernel {
+    name: "rms_norm_bwd",
+    source: include_str!("../../shaders/rms_norm_bwd.wgsl"),
+    n_inputs: 3,
+    n_outputs: 2,
+};
+
+/// Root-mean-square normalisation: partial gradients of its weight.
+pub static RMS_NORM_BWD_GAMMA: Kernel = Kernel {
+    name: "rms_norm_bwd_gamma",
+    source: include_str!("../../shaders/rms_norm_bwd_gamma.wgsl"),
+    n_inputs: 3,
+    n_outputs: 1,
+};
+
+/// Root-mean-square normalisation.
+pub static RMS_NORM_FWD: Kernel = Kernel {
+    name: "rms_norm_fwd",
+    source: include_str!("../../shaders/rms_norm_fwd.wgsl"),
+    n_inputs: 2,
+    n_outputs: 1,
+};
+
 /// Selective scan: gradients of u and `delta_raw`.
 pub static SELECTIVE_SCAN_BWD_CHANNEL: Kernel = Kernel {
     name: "selective_scan_bwd_channel",
@@ -274,6 +303,22 @@ pub static SELECTIVE_SCAN_FWD_REDUCE: Kernel = Kernel {
 pub static SELECTIVE_SCAN_FWD_SPINE: Kernel = Kernel {
     name: "selective_scan_fwd_spine",
     source: include_str!("../../shaders/selective_scan_fwd_spine.wgsl"),
+    n_inputs: 4,
+    n_outputs: 1,
+};
+
+/// Gated sum of a scan's output and its skip connection: gradients, that of the weight in parts.
+pub static SKIP_GATE_BWD: Kernel = Kernel {
+    name: "skip_gate_bwd",
+    source: include_str!("../../shaders/skip_gate_bwd.wgsl"),
+    n_inputs: 5,
+    n_outputs: 3,
+};
+
+/// Gated sum of a scan's output and its skip connection.
+pub static SKIP_GATE_FWD: Kernel = Kernel {
+    name: "skip_gate_fwd",
+    source: include_str!("../../shaders/skip_gate_fwd.wgsl"),
     n_inputs: 4,
     n_outputs: 1,
 };

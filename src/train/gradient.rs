@@ -382,7 +382,7 @@ impl Piece<'_> {
         }
 
         let leaf = Tensor::from_inner(h).require_grad();
-        let loss = self.loss(self.model.finish(leaf.clone()))?;
+        let loss = self.loss(self.model.finish(leaf.clone())?)?;
         let backward = loss.clone().backward();
         let mut d_h = gradient_of(&leaf, &backward);
         let mut sum = GradientsParams::from_grads(backward, self.model);

@@ -87,7 +87,10 @@ impl Optimizer for AdamW {
     }
 
     fn to_device<const D: usize>(state: Self::State<D>, device: &Device) -> Self::State<D> {
-        Moments::OnDevice(Box::new(burn::optim::AdamW::to_device(state.on(device), device)))
+        Moments::OnDevice(Box::new(burn::optim::AdamW::to_device(
+            state.on(device),
+            device,
+        )))
     }
 }
 

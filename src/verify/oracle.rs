@@ -1,6 +1,7 @@
 //! Every operation against `math::oracle` on generated inputs: odd sizes, carried states, and cotangents of
 //! the final states.
 
+mod layers;
 mod products;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -115,6 +116,14 @@ fn check_at(device: &Device, precisions: &[Precision], seq_lens: &[usize]) -> Ve
         for (ids, d, rows) in [(1, 1, 1), (257, 33, 3), (131, 64, 1009)] {
             run(format!("gather_rows {ids} of {rows}, width {d}"), &|p| {
                 gather(p, ids, d, rows)
+            });
+        }
+        for (rows, width) in [(1, 3), (37, 64), (131, 257)] {
+            run(format!("rms_norm {rows}x{width}"), &|p| {
+                layers::norm(p, rows, width)
+            });
+            run(format!("skip_gate {rows}x{width}"), &|p| {
+                layers::gate(p, rows, width)
             });
         }
         products::check(device, &mut run);

@@ -62,7 +62,11 @@ fn expected(n: usize, n_steps: i32, decays: bool) -> Vec<Named> {
         }
     }
     let moment = |k: usize| moments.iter().map(|m| m[k]).collect();
-    vec![("parameter", p), ("first", moment(0)), ("second", moment(1))]
+    vec![
+        ("parameter", p),
+        ("first", moment(0)),
+        ("second", moment(1)),
+    ]
 }
 
 fn check(device: &Device, dtype: DType, tolerance: f64) {

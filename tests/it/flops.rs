@@ -9,7 +9,10 @@ use bkbench::ops::causal_conv::Activation;
 use bkbench::ops::ledger::{Ledger, Op};
 use bkbench::ops::resolvent_diag::bidirectional::Gradient;
 use bkbench::ops::resolvent_diag::{Coupling, bidirectional};
-use bkbench::ops::{causal_conv, embedding, linear_cross_entropy, resolvent_diag, selective_scan};
+use bkbench::ops::{
+    causal_conv, embedding, linear_cross_entropy, resolvent_diag, rms_norm, selective_scan,
+    skip_gate,
+};
 use bkbench::results::{Flops, FlopsPass};
 use bkbench::verify::flops::{agree, count};
 use burn::tensor::{Device, Tensor};
@@ -384,6 +387,27 @@ fn every_operation(device: &Device) {
                 });
             }
         }
+        let rows = batch * seq;
+        let flat = || leaf([rows, width], device);
+        registers(&[Op::RmsNorm { rows, width }], || {
+            let y = rms_norm::normalise(flat(), leaf([width], device)).unwrap();
+            y.unsqueeze()
+        });
+        let gate = [
+            Op::Scale { n },
+            Op::Add { n },
+            Op::Silu { n },
+            Op::Multiply { n },
+        ];
+        registers(&gate, || {
+            let inputs = skip_gate::Inputs {
+                y: flat(),
+                u: flat(),
+                skip: leaf([width], device),
+                z: flat(),
+            };
+            skip_gate::gated(inputs).unwrap().unsqueeze()
+        });
         let ids: Vec<u32> = (0..seq as u32).map(|i| i * i % 7).collect();
         registers(&[Op::Gather { rows: seq, width }], || {
             let rows = embedding::gather_rows(leaf([7, width], device), &ids).unwrap();

@@ -10,7 +10,9 @@ mod non_finite;
 mod packed_matmul;
 mod resolvent_diag;
 mod resolvent_diag_bidirectional;
+mod rms_norm;
 mod selective_scan;
+mod skip_gate;
 
 use bkbench::hardware::{DeviceChoice, adapters, choice::Pick};
 use bkbench::shader::{Kernel, Spec, Value, catalog};

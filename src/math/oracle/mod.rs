@@ -15,6 +15,7 @@ pub mod packed_matmul;
 pub mod resolvent_diag;
 pub mod resolvent_diag_bidirectional;
 pub mod selective_scan;
+pub mod skip_gate;
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 

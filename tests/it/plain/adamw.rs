@@ -8,8 +8,15 @@ use bkbench::shader::{Spec, catalog};
 #[test]
 fn adamw_matches_the_oracle_on_plain_wgpu() {
     let factors = [0.9f32, 0.95, 0.271, 0.142_625, 1e-8, 3e-3, 0.9997];
-    let [beta_1, beta_2, correction_1, correction_2, epsilon, rate, decay] =
-        factors.map(f64::from);
+    let [
+        beta_1,
+        beta_2,
+        correction_1,
+        correction_2,
+        epsilon,
+        rate,
+        decay,
+    ] = factors.map(f64::from);
     let oracle = optimiser::AdamW {
         betas: [(beta_1, 1.0 - beta_1), (beta_2, 1.0 - beta_2)],
         corrections: [correction_1, correction_2],
