@@ -1,6 +1,7 @@
 //! Training batches and evaluation windows.
 
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Tokens;
 use crate::math::random::{Coordinate, Purpose, permutation, words};
@@ -19,6 +20,8 @@ pub struct Batches {
     seed: u64,
     /// Windows an epoch.
     windows: usize,
+    /// The epoch that was asked for last: to draw one takes as long as its windows are many.
+    newest: Arc<Mutex<Option<Arc<Epoch>>>>,
 }
 
 /// The data of one step; row-major `[batch_size, seq_len]`.
@@ -61,6 +64,7 @@ impl Batches {
             batch_size,
             seed,
             windows,
+            newest: Arc::default(),
         })
     }
 
@@ -72,19 +76,13 @@ impl Batches {
             targets: Vec::with_capacity(self.batch_size * self.seq_len),
             epoch: self.epochs(step + 1),
         };
-        let mut current = None;
         for sample in first..first + self.batch_size as u64 {
-            let number = (sample / self.windows as u64) as u32;
-            let epoch = match current.take() {
-                Some(epoch) if sample % self.windows as u64 != 0 => epoch,
-                _ => self.epoch(number),
-            };
+            let epoch = self.epoch((sample / self.windows as u64) as u32);
             let start =
                 epoch.offset + epoch.order[(sample % self.windows as u64) as usize] * self.seq_len;
             let window = self.tokens.get(start..start + self.seq_len + 1);
             batch.inputs.extend_from_slice(&window[..self.seq_len]);
             batch.targets.extend_from_slice(&window[1..]);
-            current = Some(epoch);
         }
         batch
     }
@@ -99,7 +97,16 @@ impl Batches {
         (epochs * self.windows as u64).div_ceil(self.batch_size as u64)
     }
 
-    fn epoch(&self, number: u32) -> Epoch {
+    fn epoch(&self, number: u32) -> Arc<Epoch> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let epoch = newest
+            .take()
+            .filter(|epoch| epoch.number == number)
+            .unwrap_or_else(|| Arc::new(self.draw_epoch(number)));
+        newest.insert(epoch).clone()
+    }
+
+    fn draw_epoch(&self, number: u32) -> Epoch {
         let coordinate = Coordinate {
             step: number,
             ..Coordinate::new(Purpose::DataOrder)
@@ -110,6 +117,7 @@ impl Batches {
         let wide = u64::from(a) << 32 | u64::from(b);
         let offset = ((u128::from(wide) * (spare as u128 + 1)) >> 64) as usize;
         Epoch {
+            number,
             offset,
             order: permutation(self.seed, coordinate, self.windows),
         }
@@ -117,7 +125,9 @@ impl Batches {
 }
 
 /// Where the windows of an epoch start: `offset + order[i] * seq_len`.
+#[derive(Debug)]
 struct Epoch {
+    number: u32,
     offset: usize,
     order: Vec<usize>,
 }
