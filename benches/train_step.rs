@@ -3,6 +3,7 @@
 //!
 //! `cargo bench --profile dev --bench train_step`
 
+use bkbench::accounting::memory;
 use bkbench::config::{ModelConfig, TrainConfig};
 use bkbench::math::random::{Coordinate, Purpose, words};
 use bkbench::models::registry::{Architecture, matched_shapes};
@@ -15,6 +16,7 @@ const VOCAB_SIZE: usize = 256;
 const SEGMENT_LEN: usize = 4096;
 
 fn train_step(c: &mut Criterion) {
+    memory::keep_freed();
     let device = Device::flex().autodiff();
     let config = TrainConfig::default();
     let models = [Architecture::Mamba, Architecture::ResNetBk];
@@ -23,7 +25,9 @@ fn train_step(c: &mut Criterion) {
     let mut group = c.benchmark_group("train_step");
     group.sample_size(10);
     for shape in &shapes {
-        for (batch, seq_len) in [(1, 512), (8, 512), (1, 8192)] {
+        // The last one whole, for the price of its segments.
+        let sizes = [(1, 512), (8, 512), (1, 8192)].map(|size| (size, SEGMENT_LEN));
+        for ((batch, seq_len), segment_len) in sizes.into_iter().chain([((1, 8192), 8192)]) {
             let at = BatchShape { batch, seq_len };
             let random = |position| words(1, Coordinate::new(Purpose::Test).at(position))[0] % 256;
             let tokens: Vec<u32> = (0..=at.n_tokens() as u64).map(random).collect();
@@ -33,10 +37,15 @@ fn train_step(c: &mut Criterion) {
                 targets: &tokens[1..],
                 shape: at,
             };
-            let segments = segments(seq_len, SEGMENT_LEN);
+            let segments = segments(seq_len, segment_len);
             let mut model = LanguageModel::new(shape, 42, &device);
             let mut adamw = optimiser::adamw(&model, &config, optimiser::Decay::Standard);
-            let name = format!("{}/{batch}x{seq_len}", shape.architecture.name());
+            let whole = if segment_len > SEGMENT_LEN {
+                " whole"
+            } else {
+                ""
+            };
+            let name = format!("{}/{batch}x{seq_len}{whole}", shape.architecture.name());
             group.throughput(Throughput::Elements(at.n_tokens() as u64));
             group.bench_function(name, |bencher| {
                 bencher.iter(|| {

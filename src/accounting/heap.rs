@@ -6,7 +6,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "an allocator cannot be written without it; this one only counts"
+    reason = "an allocator cannot be written without it; this one only counts, and tells the system's what to keep"
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -31,6 +31,48 @@ pub(super) fn highest() -> u64 {
 /// Starts a new high-water mark at what is allocated now.
 pub(super) fn reset_highest() {
     HIGHEST.store(IN_USE.load(Relaxed), Relaxed);
+}
+
+/// glibc's settings, as `malloc.h` has them.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod glibc {
+    use std::ffi::c_int;
+
+    pub(super) const M_TRIM_THRESHOLD: c_int = -1;
+    pub(super) const M_TOP_PAD: c_int = -2;
+    pub(super) const M_MMAP_MAX: c_int = -4;
+
+    unsafe extern "C" {
+        pub(super) fn mallopt(parameter: c_int, value: c_int) -> c_int;
+        pub(super) fn malloc_trim(pad: usize) -> c_int;
+    }
+}
+
+/// Has the system's allocator keep what is freed, large blocks too, where it can be told so (glibc).
+pub(super) fn keep_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        /// Taken at once where the heap must grow.
+        const TOP_PAD: i32 = 64 << 20;
+        let settings = [
+            (glibc::M_MMAP_MAX, 0),
+            (glibc::M_TRIM_THRESHOLD, -1),
+            (glibc::M_TOP_PAD, TOP_PAD),
+        ];
+        for (parameter, value) in settings {
+            // SAFETY: it takes any values, from any thread, and refuses those it does not know.
+            unsafe { glibc::mallopt(parameter, value) };
+        }
+    }
+}
+
+/// Gives what is kept but not in use back to the system.
+pub(super) fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it may be called at any time, from any thread.
+    unsafe {
+        glibc::malloc_trim(0)
+    };
 }
 
 struct Counting;

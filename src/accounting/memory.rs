@@ -64,6 +64,17 @@ impl Meter {
     }
 }
 
+/// From now on freed memory stays with the process: a training frees and takes the same large tensors at every step,
+/// and a page that comes back fresh costs a fault.
+pub fn keep_freed() {
+    heap::keep_freed();
+}
+
+/// What was kept and is not in use goes back to the system, so that it counts as free.
+pub fn give_back() {
+    heap::give_back();
+}
+
 /// Bytes in use now.
 fn in_use(device: &Device) -> u64 {
     on_adapter(device).unwrap_or_else(heap::in_use)

@@ -1,6 +1,6 @@
 //! Whether a training fits, judged before it starts: what cannot fit is skipped, not attempted.
 
-use crate::accounting::{Tensors, Workload, estimate};
+use crate::accounting::{Tensors, Workload, estimate, memory};
 use crate::config::{Config, TrainConfig};
 use crate::hardware::Hardware;
 use crate::models::registry::{Architecture, ModelShape};
@@ -41,6 +41,7 @@ pub(super) fn misfit(
     config: &Config,
     hardware: &Hardware,
 ) -> Option<Outcome> {
+    memory::give_back();
     let resident = shape.architecture.resident_len(&config.train, seq_len);
     let n_tokens = (config.train.batch_size * resident) as u64;
     let widest = Bytes(4 * n_tokens * widest_activation(shape) as u64);

@@ -26,7 +26,7 @@ pub use loss_scale::LossScale;
 pub use schedule::learning_rate;
 use stability::Stability;
 
-use crate::accounting::memory::Meter;
+use crate::accounting::memory::{self, Meter};
 use crate::config::{ModelConfig, TrainConfig};
 use crate::data::{Batch, Batches};
 use crate::models::registry::ModelShape;
@@ -162,6 +162,7 @@ impl Observer for () {
 /// [`Error::Interrupted`] after a checkpoint, on request; a device that fails; a checkpoint that cannot be
 /// written; what `observer` returns.
 pub fn train(training: &Training<'_>, observer: &mut dyn Observer) -> Result<Trained> {
+    memory::keep_freed();
     let meter = Meter::start(training.device, training.memory_limit);
     let (mut trainer, mut state) = Trainer::start(training, observer)?;
     observer.start(state.step)?;
