@@ -22,6 +22,7 @@ pub mod resolvent_diag;
 pub mod rms_norm;
 pub mod selective_scan;
 pub mod skip_gate;
+pub mod squared_norm;
 mod sums;
 
 use burn::tensor::Tensor;

@@ -48,6 +48,7 @@ pub const KERNELS: &[&Kernel] = &[
     &SELECTIVE_SCAN_FWD_SPINE,
     &SKIP_GATE_BWD,
     &SKIP_GATE_FWD,
+    &SQUARED_NORM,
     &SUM_ROWS,
 ];
 
@@ -320,6 +321,14 @@ pub static SKIP_GATE_FWD: Kernel = Kernel {
     name: "skip_gate_fwd",
     source: include_str!("../../shaders/skip_gate_fwd.wgsl"),
     n_inputs: 4,
+    n_outputs: 1,
+};
+
+/// Partial sums of squares.
+pub static SQUARED_NORM: Kernel = Kernel {
+    name: "squared_norm",
+    source: include_str!("../../shaders/squared_norm.wgsl"),
+    n_inputs: 1,
     n_outputs: 1,
 };
 

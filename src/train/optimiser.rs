@@ -8,6 +8,7 @@ use burn::tensor::Tensor;
 
 use super::moments::AdamW;
 use crate::config::TrainConfig;
+use crate::ops;
 use crate::ops::ledger::{self, Op};
 use crate::results::FlopsPass;
 
@@ -63,8 +64,6 @@ fn matrices<M: Module>(module: &M) -> Vec<ParamId> {
 }
 
 /// Squared norm over the gradients of all parameters, `[1]`; `None` without any gradient.
-///
-/// Summed axis by axis: the grouping of a whole-tensor sum depends on work stealing.
 pub fn squared_norm<M: Module>(module: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
     struct Squares<'a> {
         gradients: &'a GradientsParams,
@@ -73,13 +72,7 @@ pub fn squared_norm<M: Module>(module: &M, gradients: &GradientsParams) -> Optio
     impl ModuleVisitor for Squares<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if let Some(gradient) = self.gradients.get::<D>(param.id) {
-                let n = gradient.shape().num_elements();
-                ledger::register(Op::SquaredNorm { n }, FlopsPass::Update);
-                let mut sum = gradient.square();
-                for axis in (0..D).rev() {
-                    sum = sum.sum_dim(axis);
-                }
-                self.terms.push(sum.reshape([1]));
+                self.terms.push(ops::squared_norm::squared_norm(gradient));
             }
         }
     }

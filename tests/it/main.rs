@@ -61,6 +61,7 @@ mod selective_scan;
 mod several;
 mod shaders;
 mod skip_gate;
+mod squared_norm;
 mod statistics;
 mod support;
 mod trained;

@@ -13,6 +13,7 @@ mod resolvent_diag_bidirectional;
 mod rms_norm;
 mod selective_scan;
 mod skip_gate;
+mod squared_norm;
 
 use bkbench::hardware::{DeviceChoice, adapters, choice::Pick};
 use bkbench::shader::{Kernel, Spec, Value, catalog};
