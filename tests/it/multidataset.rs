@@ -206,7 +206,13 @@ fn models_are_trained_and_evaluated_on_every_dataset_that_is_here() {
         &format!("report {} --format markdown", folder.display()),
     );
     let report = fs::read_to_string(folder.join("report.md")).unwrap();
-    assert!(report.contains("3 of 5 datasets are present"), "{report}");
+    for part in [
+        "3 of 5 datasets are present",
+        "tokens of wikitext-103 to train on",
+        "documents whose sha256 mod 20 is 0 are held out",
+    ] {
+        assert!(report.contains(part), "{part}: {report}");
+    }
 
     // A dataset that is gone or has come makes another run of it.
     fs::remove_file(dir.join("data/pile/val.jsonl.zst")).unwrap();

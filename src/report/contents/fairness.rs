@@ -1,5 +1,7 @@
 //! What was compared, and how fairly: sizes, common settings, audits.
 
+use serde_json::Value;
+
 use super::super::document::{Block, Kind};
 use crate::config::{Budget, MatchBasis, Precision};
 use crate::results::{AuditReport, AuditedWeights, Cell, Finding, RunRecord, Verdict};
@@ -85,10 +87,10 @@ fn common(record: &RunRecord) -> Vec<String> {
     };
     let of_data = |pointer| record.data.pointer(pointer);
     let tokens = |pointer| {
-        let n = of_data(pointer).and_then(serde_json::Value::as_u64);
+        let n = of_data(pointer).and_then(Value::as_u64);
         n.map_or("an unknown number of".into(), |n| Count(n).to_string())
     };
-    let text = of_data("/name").and_then(serde_json::Value::as_str);
+    let text = of_data("/name").and_then(Value::as_str);
     let mut lines = vec![
         format!(
             "Text: {}; {} tokens to train on, {} held out; tokenizer {}.",
@@ -123,13 +125,29 @@ fn common(record: &RunRecord) -> Vec<String> {
         )
     }));
     if let Some(datasets) = &record.datasets {
-        lines.push(format!(
-            "{}.",
-            datasets.in_words(&config.multidataset.datasets)
-        ));
+        let wanted = &config.multidataset.datasets;
+        lines.push(format!("{}.", datasets.in_words(wanted)));
+        lines.extend(datasets.present.iter().map(dataset));
     }
     lines.extend(shared_trainings(record));
     lines
+}
+
+/// What is trained and evaluated on of one dataset, by its manifest.
+fn dataset(manifest: &Value) -> String {
+    let text = |pointer| manifest.pointer(pointer).and_then(Value::as_str);
+    let tokens = |pointer| {
+        let n = manifest.pointer(pointer).and_then(Value::as_u64);
+        n.map_or("an unknown number of".into(), |n| Count(n).to_string())
+    };
+    let trained_on = text("/trained_on").map_or(String::new(), |name| format!(" of {name}"));
+    format!(
+        "{}: {} tokens{trained_on} to train on, {} held out ({}).",
+        text("/name").unwrap_or("not named"),
+        tokens("/train/n_tokens"),
+        tokens("/eval/n_tokens"),
+        text("/held_out_rule").unwrap_or("by no rule that is recorded")
+    )
 }
 
 /// How many trainings the cells share, if any.
