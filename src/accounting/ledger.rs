@@ -128,8 +128,7 @@ pub fn estimate_inference(
     }
 }
 
-/// Words that live at once in one layer without gradients, the residual stream included. The CPU backend zeroes
-/// an output of ours in one piece of memory and copies it to another.
+/// Words that live at once in one layer without gradients, the residual stream included.
 fn passing_words(shape: &ModelShape, tokens: BatchShape, tensors: Tensors) -> usize {
     let d = shape.d_model;
     let n_tokens = tokens.n_tokens();
@@ -143,7 +142,7 @@ fn passing_words(shape: &ModelShape, tokens: BatchShape, tensors: Tensors) -> us
                 Tensors::OnAdapter => before_scan,
                 Tensors::OnHeap => {
                     let chunks = tokens.seq_len.div_ceil(selective_scan::CHUNK) + 1;
-                    let states = 2 * tokens.batch * chunks * d_state * inner;
+                    let states = tokens.batch * chunks * d_state * inner;
                     // The gate reads what the scan made, and makes as much.
                     let gated = n_tokens * (d + 5 * inner);
                     (before_scan + n_tokens * inner + states).max(gated)

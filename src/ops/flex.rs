@@ -5,13 +5,11 @@
     reason = "exp_lane must be compiled for the vector level of the function that calls it"
 )]
 
-use burn::tensor::{DType, Element, Shape};
+use burn::tensor::{Element, Shape, TensorData};
 use burn_flex::FlexTensor;
 
 /// A float the CPU kernels are generic over.
 pub trait Real: num_traits::Float + Element + bytemuck::Pod + Send + Sync + std::iter::Sum {
-    /// burn's name of the type.
-    const DTYPE: DType;
     /// Bits of the significand.
     const BITS: u32;
 
@@ -24,7 +22,6 @@ pub trait Real: num_traits::Float + Element + bytemuck::Pod + Send + Sync + std:
 }
 
 impl Real for f32 {
-    const DTYPE: DType = DType::F32;
     const BITS: u32 = Self::MANTISSA_DIGITS;
 
     #[inline(always)]
@@ -58,7 +55,6 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
-    const DTYPE: DType = DType::F64;
     const BITS: u32 = Self::MANTISSA_DIGITS;
 
     #[inline(always)]
@@ -72,9 +68,19 @@ impl Real for f64 {
     }
 }
 
+/// An output of `shape`, to be written. `FlexTensor::empty` allocates bytes, which have too small an alignment to be
+/// kept: it copies them. This takes memory as the system hands it out.
+pub(crate) fn output<T: Real>(shape: impl Into<Shape>) -> FlexTensor {
+    let shape = shape.into();
+    FlexTensor::from_data(TensorData::new(
+        vec![T::zero(); shape.num_elements()],
+        shape,
+    ))
+}
+
 /// An output of `shape`, filled by `write`.
 pub(crate) fn filled<T: Real>(shape: impl Into<Shape>, write: impl FnOnce(&mut [T])) -> FlexTensor {
-    let mut tensor = FlexTensor::empty(shape.into(), T::DTYPE);
+    let mut tensor = output::<T>(shape);
     write(tensor.storage_mut::<T>());
     tensor
 }

@@ -8,7 +8,7 @@ use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 use burn_flex::FlexTensor;
 
 use super::{Activation, cpu};
-use crate::ops::flex::{Real, filled, with_real};
+use crate::ops::flex::{Real, filled, output, with_real};
 
 #[backend_extension(Autodiff, Cube, Flex)]
 pub(super) trait CausalConvBackend: Backend {
@@ -141,7 +141,7 @@ impl CausalConvGradient for Flex {
         let tensors = tensors.map(|t| t.to_contiguous());
         let [d_y, d_x_last] = [d_y, d_x_last].map(|t| t.to_contiguous());
         with_real!(tensors[0], T => {
-            let mut gradients = tensors.each_ref().map(|t| FlexTensor::empty(t.shape(), T::DTYPE));
+            let mut gradients = tensors.each_ref().map(|t| output::<T>(t.shape()));
             let [d_x, d_weight, d_bias, d_x0] = gradients.each_mut().map(FlexTensor::storage_mut::<T>);
             cpu::backward(
                 &inputs(&tensors, activation),

@@ -9,7 +9,7 @@ use burn_flex::FlexTensor;
 
 use super::plan::Plan;
 use super::{Bounds, cpu};
-use crate::ops::flex::{Real, filled, with_real};
+use crate::ops::flex::{Real, filled, output, with_real};
 
 #[backend_extension(Autodiff, Cube, Flex)]
 pub(super) trait ResolventDiagBackend: Backend {
@@ -163,7 +163,7 @@ impl ResolventDiagGradient for Flex {
                 [2, heads].into(),
                 tensors[1].shape(),
             ];
-            let mut gradients = shapes.map(|shape| FlexTensor::empty(shape, T::DTYPE));
+            let mut gradients = shapes.map(output::<T>);
             let [d_diag, d_coupling, d_shift, d_g0] =
                 gradients.each_mut().map(FlexTensor::storage_mut::<T>);
             // One constant has no gradient.

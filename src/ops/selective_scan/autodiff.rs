@@ -16,7 +16,7 @@ use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 use burn_flex::FlexTensor;
 
 use super::cpu;
-use crate::ops::flex::{Real, with_real};
+use crate::ops::flex::{Real, output, with_real};
 
 #[backend_extension(Autodiff, Cube, Flex)]
 pub(super) trait SelectiveScanBackend: Backend {
@@ -176,8 +176,8 @@ impl SelectiveScanBackend for Flex {
         let dims = dims(&inputs);
         let states = [dims.batch, dims.n_chunks() + 1, dims.d_state, dims.d_inner];
         with_real!(h0, T => {
-            let mut y = FlexTensor::empty(inputs[0].shape(), T::DTYPE);
-            let mut states = FlexTensor::empty(states.into(), T::DTYPE);
+            let mut y = output::<T>(inputs[0].shape());
+            let mut states = output::<T>(states);
             cpu::forward::<T>(
                 dims,
                 slices(&inputs, softplus),
@@ -199,7 +199,7 @@ impl SelectiveScanGradient for Flex {
         with_real!(d_y, T => {
             let [u, delta_raw, a, b, c] = inputs.each_ref();
             let mut gradients = [u, delta_raw, a, b, c, &d_h_last]
-                .map(|like| FlexTensor::empty(like.shape(), T::DTYPE));
+                .map(|like| output::<T>(like.shape()));
             let [u, delta_raw, a, b, c, h0] =
                 gradients.each_mut().map(FlexTensor::storage_mut::<T>);
             cpu::backward(

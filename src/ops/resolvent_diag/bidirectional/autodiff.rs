@@ -7,7 +7,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 use burn_flex::FlexTensor;
 
-use crate::ops::flex::{Real, filled, with_real};
+use crate::ops::flex::{Real, filled, output, with_real};
 use crate::ops::resolvent_diag::cpu::{Dims, bidirectional as cpu};
 use crate::ops::resolvent_diag::{Bounds, Plan};
 
@@ -172,7 +172,7 @@ impl BidirectionalGradient for Flex {
         with_real!(tensors[0], T => {
             let matrices = matrices::<T>(&tensors, [batch, seq, heads], bounds);
             let shapes = tensors.each_ref().map(FlexTensor::shape);
-            let mut gradients = shapes.map(|shape| FlexTensor::empty(shape, T::DTYPE));
+            let mut gradients = shapes.map(output::<T>);
             let [d_diag, d_coupling, d_shift] =
                 gradients.each_mut().map(FlexTensor::storage_mut::<T>);
             // One constant has no gradient.
