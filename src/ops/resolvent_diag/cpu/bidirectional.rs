@@ -1,7 +1,7 @@
 //! G from both sides: g from the left and r from the right, a warm-up each.
 //!
-//! A chunk needs nothing from its neighbours. Every pass takes one pair of strips at a time and keeps g, r
-//! and what else it computes on the way in tiles of its own.
+//! A chunk needs nothing from its neighbours. A task takes one pair of strips at a time through all passes and keeps
+//! g, r and what else it computes on the way in its tiles.
 
 use multiversion::multiversion;
 use rayon::prelude::*;
@@ -12,9 +12,7 @@ use super::lanes::{
     Complex, LANES, Lanes, complex_mul, complex_scale, complex_zero, map2, mul, sub_mul,
 };
 use super::strips::{Blocks, Strip};
-use super::tiles::{
-    ComplexTile, Tile, load, load_complex, load_inner_coupling, store, store_complex,
-};
+use super::tiles::{ComplexTile, Tile, load, load_complex, load_coupling, store, store_complex};
 use super::{Dims, Plan};
 use crate::ops::flex::Real;
 use crate::ops::sums::sum_rows;
@@ -41,13 +39,91 @@ impl<T> Matrices<'_, T> {
     }
 }
 
-/// Complex tiles of a pair of strips.
-type Tiles<T> = Vec<[ComplexTile<T>; 2]>;
+/// Tiles of a pair of strips, from some step of theirs on. A task writes them before it reads them: tasks on one thread
+/// share them, because fresh memory costs more than the arithmetic.
+type Tiles<X> = Vec<[X; 2]>;
 
-/// Tiles for `rows` rows. A task writes them before it reads them: tasks on one thread share them, because
-/// fresh memory costs more than the arithmetic.
-fn scratch<T: Real>(rows: usize) -> Tiles<T> {
-    vec![[ComplexTile::zeros(); 2]; rows / LANES]
+/// For `n` rows.
+fn complex_tiles<T: Real>(n: usize) -> Tiles<ComplexTile<T>> {
+    vec![[ComplexTile::zeros(); 2]; n / LANES]
+}
+
+/// Index and strip of each of `n` pairs of tiles.
+fn each(n: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..n).flat_map(|j| [(j, 0), (j, 1)])
+}
+
+/// The rows of a pair of strips that a task works on.
+struct Rows<T> {
+    d: Tiles<Tile<T>>,
+    /// A tile more than of the diagonal, on the right; one if there is one coupling for all.
+    p: Tiles<Tile<T>>,
+}
+
+impl<T: Real> Rows<T> {
+    fn new(matrices: &Matrices<'_, T>, n: usize) -> Self {
+        Self {
+            d: vec![[Tile::zeros(); 2]; n / LANES],
+            p: match matrices.coupling {
+                [p] => vec![[Tile::filled(*p); 2]],
+                _ => vec![[Tile::zeros(); 2]; n / LANES + 1],
+            },
+        }
+    }
+
+    /// Reads the rows of a pair from step `t` on. Those that the sequence does not have get the largest number there
+    /// is for a diagonal: g and r are 0 there, so that nothing runs over the ends.
+    #[inline(always)]
+    fn fetch(&mut self, matrices: &Matrices<'_, T>, pair: &[Strip; 2], t: isize) {
+        for (j, s) in each(self.d.len()) {
+            let t = t + (j * LANES) as isize;
+            load(
+                &mut self.d[j][s],
+                matrices.diag,
+                &pair[s],
+                t,
+                T::max_value(),
+            );
+        }
+        for (j, s) in each(self.p.len()) {
+            let t = t + (j * LANES) as isize;
+            load_coupling(&mut self.p[j][s], matrices.coupling, &pair[s], t);
+        }
+    }
+
+    /// Diagonal and couplings of tile `j`.
+    #[inline(always)]
+    fn tile(&self, j: usize) -> (&[Tile<T>; 2], Couplings<'_, T>) {
+        (&self.d[j], Couplings::of_tile(&self.p, j))
+    }
+}
+
+/// Those of a tile's rows and of the rows after them, each to the row before.
+#[derive(Clone, Copy)]
+struct Couplings<'a, T>([&'a [Tile<T>; 2]; 2]);
+
+impl<'a, T: Real> Couplings<'a, T> {
+    #[inline(always)]
+    fn of_tile(p: &'a Tiles<Tile<T>>, j: usize) -> Self {
+        let last = p.len() - 1;
+        Self([&p[j.min(last)], &p[(j + 1).min(last)]])
+    }
+
+    /// Of row `k` to the one before.
+    #[inline(always)]
+    fn left(&self, k: usize, s: usize) -> Lanes<T> {
+        self.0[0][s].row(k)
+    }
+
+    /// Of row `k` to the one after.
+    #[inline(always)]
+    fn right(&self, k: usize, s: usize) -> Lanes<T> {
+        if k + 1 < LANES {
+            self.0[0][s].row(k + 1)
+        } else {
+            self.0[1][s].row(0)
+        }
+    }
 }
 
 /// `diag - z - q`, with minus its imaginary part, a sum of positive terms.
@@ -70,70 +146,51 @@ fn inverse<T: Real>(d: Complex<Lanes<T>>) -> Complex<Lanes<T>> {
     complex_scale(scale, d)
 }
 
-/// Reads the diagonal of the tile at `t`, and the couplings of its rows to the rows `side` later.
-#[inline(always)]
-fn load_rows<T: Real>(
-    d: &mut [Tile<T>; 2],
-    p: &mut [Tile<T>; 2],
-    matrices: &Matrices<'_, T>,
-    pair: &[Strip; 2],
-    t: isize,
-    side: isize,
-) {
-    for s in 0..2 {
-        load(&mut d[s], matrices.diag, &pair[s], t);
-        load_inner_coupling(&mut p[s], matrices.coupling, &pair[s], t + side);
-    }
-}
-
-/// Writes G of one block; `right` is for what the right adds to the denominators.
+/// Writes G of one block; `full` is for what the right adds to the denominators, and then for G.
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma"))]
 fn forward_block<T: Real>(
     matrices: &Matrices<'_, T>,
     pairs: &[[Strip; 2]],
-    right: &mut Tiles<T>,
+    (rows, full): &mut (Rows<T>, Tiles<ComplexTile<T>>),
     out: &mut [T],
 ) {
     let (chunk, margin) = (matrices.plan.chunk, matrices.margin());
-    let mut d = [Tile::zeros(); 2];
-    let mut p = [Tile::zeros(); 2];
-    let mut full = [ComplexTile::zeros(); 2];
+    // The chunk's first tile.
+    let own = margin / LANES;
     for pair in pairs {
+        rows.fetch(matrices, pair, -(margin as isize));
         let z = [
             lane_shift(matrices.shift, &pair[0]),
             lane_shift(matrices.shift, &pair[1]),
         ];
         let mut r = [complex_zero(); 2];
-        for (j, right) in right.iter_mut().enumerate().rev() {
-            let t = (j * LANES) as isize;
-            load_rows(&mut d, &mut p, matrices, pair, t, 1);
+        for (j, full) in full.iter_mut().enumerate().rev() {
+            let (d, p) = rows.tile(own + j);
             for k in (0..LANES).rev() {
                 for s in 0..2 {
-                    let q = complex_scale(p[s].row(k), r[s]);
-                    right[s].set_row(k, q);
+                    let q = complex_scale(p.right(k, s), r[s]);
+                    full[s].set_row(k, q);
                     r[s] = inverse(denominator(d[s].row(k), z[s], q));
                 }
             }
         }
         let mut g = [complex_zero(); 2];
-        for j in 0..margin / LANES {
-            let t = (j * LANES) as isize - margin as isize;
-            load_rows(&mut d, &mut p, matrices, pair, t, 0);
+        for j in 0..own {
+            let (d, p) = rows.tile(j);
             for k in 0..LANES {
                 for s in 0..2 {
-                    let q = complex_scale(p[s].row(k), g[s]);
+                    let q = complex_scale(p.left(k, s), g[s]);
                     g[s] = inverse(denominator(d[s].row(k), z[s], q));
                 }
             }
         }
-        for (j, right) in right.iter().take(chunk / LANES).enumerate() {
-            let t = j * LANES;
-            load_rows(&mut d, &mut p, matrices, pair, t as isize, 0);
+        for (j, full) in full.iter_mut().take(chunk / LANES).enumerate() {
+            let (d, p) = rows.tile(own + j);
             for k in 0..LANES {
                 for s in 0..2 {
-                    let q = complex_scale(p[s].row(k), g[s]);
+                    let q = complex_scale(p.left(k, s), g[s]);
                     let left = denominator(d[s].row(k), z[s], q);
-                    let right = right[s].row(k);
+                    let right = full[s].row(k);
                     let both = Complex {
                         re: map2(left.re, right.re, |l, r| l - r),
                         im: map2(left.im, right.im, |l, r| l + r),
@@ -142,10 +199,10 @@ fn forward_block<T: Real>(
                     full[s].set_row(k, inverse(both));
                 }
             }
-            for s in 0..2 {
-                let lane0 = pair[s].first - pair[0].first;
-                store_complex(out, &pair[s], lane0, t, &mut full[s]);
-            }
+        }
+        for (j, s) in each(chunk / LANES) {
+            let lane0 = pair[s].first - pairs[0][0].first;
+            store_complex(out, &pair[s], lane0, j * LANES, &mut full[j][s]);
         }
     }
 }
@@ -153,14 +210,17 @@ fn forward_block<T: Real>(
 /// Fills `out` `[batch, seq, 2 * heads]` with G.
 pub fn forward<T: Real>(matrices: &Matrices<'_, T>, out: &mut [T]) {
     let blocks = Blocks::new(matrices.dims, matrices.plan);
-    let rows = blocks.chunks() * matrices.plan.chunk;
-    let parts = blocks.split(out, matrices.dims.seq, rows);
-    let tiles = || scratch(matrices.plan.chunk + matrices.margin());
+    let (chunk, margin) = (matrices.plan.chunk, matrices.margin());
+    let parts = blocks.split(out, matrices.dims.seq, blocks.chunks() * chunk);
+    let tiles = || {
+        let rows = Rows::new(matrices, chunk + 2 * margin);
+        (rows, complex_tiles(chunk + margin))
+    };
     parts
         .into_par_iter()
         .enumerate()
-        .for_each_init(tiles, |right, (i, out)| {
-            forward_block(matrices, &blocks.strips(i), right, out);
+        .for_each_init(tiles, |tiles, (i, out)| {
+            forward_block(matrices, &blocks.strips(i), tiles, out);
         });
 }
 
@@ -205,41 +265,60 @@ fn real_product<T: Real>(a: Complex<Lanes<T>>, b: Complex<Lanes<T>>) -> Lanes<T>
     sub_mul(a.im, b.im, mul(a.re, b.re))
 }
 
-/// Writes the gradients of one block. The tiles are for g, r, rho and the totals from the right; a row's total is
-/// the cotangent of minus a denominator: of its own G, rho, and of the rows beyond.
+/// What the backward pass of a pair keeps. A row's total is the cotangent of minus a denominator: of its own G,
+/// rho, and of the rows beyond.
+struct Kept<T> {
+    rows: Rows<T>,
+    g: Tiles<ComplexTile<T>>,
+    r: Tiles<ComplexTile<T>>,
+    /// G, then rho.
+    rho: Tiles<ComplexTile<T>>,
+    /// The cotangent of G, then the totals from the right.
+    from_right: Tiles<ComplexTile<T>>,
+    d_coupling: Tiles<Tile<T>>,
+}
+
+/// Writes the gradients of one block.
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2+fma"))]
 fn backward_block<T: Real>(
     matrices: &Matrices<'_, T>,
     full: &[T],
     d_full: &[T],
     pairs: &[[Strip; 2]],
-    [g, r, rho, from_right]: &mut [Tiles<T>; 4],
+    kept: &mut Kept<T>,
     out: &mut BackwardBlock<'_, T>,
 ) {
+    let Kept {
+        rows,
+        g,
+        r,
+        rho,
+        from_right,
+        d_coupling,
+    } = kept;
     let heads = matrices.dims.heads;
     let (chunk, margin) = (matrices.plan.chunk, matrices.margin());
     // Tile `own` is the chunk's first.
     let (own, end) = (margin / LANES, (margin + chunk) / LANES);
-    let at = |j: usize| (j * LANES) as isize - margin as isize;
     let first = pairs[0][0].first;
-
-    let mut d = [Tile::zeros(); 2];
-    let mut p = [Tile::zeros(); 2];
-    let mut p_left = [Tile::zeros(); 2];
-    let mut w = [ComplexTile::zeros(); 2];
     for pair in pairs {
+        rows.fetch(matrices, pair, -(margin as isize));
+        for (j, s) in each(rho.len()) {
+            let t = (j * LANES) as isize - margin as isize;
+            load_complex(&mut rho[j][s], full, &pair[s], t);
+            load_complex(&mut from_right[j][s], d_full, &pair[s], t);
+        }
         let z = [
             lane_shift(matrices.shift, &pair[0]),
             lane_shift(matrices.shift, &pair[1]),
         ];
-        let mut d_shift = [complex_zero::<T>(); 2];
 
         let mut now = [complex_zero(); 2];
         for (j, g) in g.iter_mut().enumerate() {
-            load_rows(&mut d, &mut p, matrices, pair, at(j), 0);
+            let (d, p) = rows.tile(j);
             for k in 0..LANES {
                 for s in 0..2 {
-                    let q = complex_scale(p[s].row(k), now[s]);
+                    let q = complex_scale(p.left(k, s), now[s]);
                     now[s] = inverse(denominator(d[s].row(k), z[s], q));
                     g[s].set_row(k, now[s]);
                 }
@@ -249,77 +328,70 @@ fn backward_block<T: Real>(
         // Right to left: r, rho and, over g^2, the cotangent of g.
         let mut now = [complex_zero(); 2];
         let mut lambda = [complex_zero(); 2];
-        let tiles = g
-            .iter()
-            .zip(&mut *r)
-            .zip(rho.iter_mut().zip(&mut *from_right));
-        for (j, ((g, r), (rho, from_right))) in tiles.enumerate().rev() {
-            load_rows(&mut d, &mut p, matrices, pair, at(j), 1);
-            for s in 0..2 {
-                load_inner_coupling(&mut p_left[s], matrices.coupling, &pair[s], at(j));
-                load_complex(&mut rho[s], full, &pair[s], at(j));
-                load_complex(&mut w[s], d_full, &pair[s], at(j));
-            }
+        for j in (0..g.len()).rev() {
+            let (d, p) = rows.tile(j);
+            let (g, r) = (&g[j], &mut r[j]);
+            let (rho, from_right) = (&mut rho[j], &mut from_right[j]);
             for k in (0..LANES).rev() {
                 for s in 0..2 {
-                    let q = complex_scale(p[s].row(k), now[s]);
+                    let q = complex_scale(p.right(k, s), now[s]);
                     now[s] = inverse(denominator(d[s].row(k), z[s], q));
                     r[s].set_row(k, now[s]);
 
-                    let own = complex_mul(conjugate(w[s].row(k)), square(rho[s].row(k)));
+                    let w = conjugate(from_right[s].row(k));
+                    let own = complex_mul(w, square(rho[s].row(k)));
                     rho[s].set_row(k, own);
                     let total = sum(own, complex_mul(lambda[s], square(g[s].row(k))));
                     from_right[s].set_row(k, total);
-                    lambda[s] = complex_scale(p_left[s].row(k), total);
+                    lambda[s] = complex_scale(p.left(k, s), total);
                 }
             }
         }
 
-        // Left to right: over r^2, the cotangent of r, and the gradients.
+        // Left to right: over r^2, the cotangent of r, and the gradients, that of the diagonal in its place. What the
+        // warm-up writes is overwritten.
         let mut lambda = [complex_zero(); 2];
         let mut total = [complex_zero(); 2];
+        let mut g_before = [complex_zero(); 2];
+        let mut d_shift = [complex_zero::<T>(); 2];
         for j in 0..end {
-            let (r, rho, from_right) = (&r[j], &rho[j], &from_right[j]);
-            for s in 0..2 {
-                load_inner_coupling(&mut p[s], matrices.coupling, &pair[s], at(j) + 1);
+            if j == own {
+                d_shift = [complex_zero(); 2];
             }
-            let mut g_before = [complex_zero(); 2];
-            if j > 0 {
-                g_before = [g[j - 1][0].row(LANES - 1), g[j - 1][1].row(LANES - 1)];
-            }
+            let p = Couplings::of_tile(&rows.p, j);
+            let (d_diag, g, r) = (&mut rows.d[j], &g[j], &r[j]);
+            let (rho, from_right) = (&rho[j], &from_right[j]);
+            let mut d_coupling = d_coupling.get_mut(j.saturating_sub(own));
             for k in 0..LANES {
                 for s in 0..2 {
                     let (r, right) = (r[s].row(k), from_right[s].row(k));
                     let beyond = complex_mul(lambda[s], square(r));
-                    let coupling = map2(
-                        real_product(right, g_before[s]),
-                        real_product(total[s], r),
-                        |a, b| a + b,
-                    );
                     // The totals share the row's own rho.
                     let both = sum(right, beyond);
-                    w[s].set_row(k, both);
-                    d[s].set_row(k, coupling);
-                    total[s] = sum(rho[s].row(k), beyond);
-                    lambda[s] = complex_scale(p[s].row(k), total[s]);
-                    g_before[s] = g[j][s].row(k);
-                }
-            }
-            if j < own {
-                continue;
-            }
-            let t = (j - own) * LANES;
-            for s in 0..2 {
-                let lane0 = pair[s].first - first;
-                if !out.coupling.is_empty() {
-                    store(out.coupling, &pair[s], lane0, t, &mut d[s]);
-                }
-                for k in 0..LANES {
-                    let both = w[s].row(k);
-                    d[s].set_row(k, map2(both.re, both.re, |x, _| -x));
+                    if let Some(d_coupling) = &mut d_coupling {
+                        let d_left = real_product(right, g_before[s]);
+                        let d_right = real_product(total[s], r);
+                        d_coupling[s].set_row(k, map2(d_left, d_right, |a, b| a + b));
+                    }
+                    d_diag[s].set_row(k, map2(both.re, both.re, |x, _| -x));
                     d_shift[s] = sum(d_shift[s], conjugate(both));
+                    total[s] = sum(rho[s].row(k), beyond);
+                    lambda[s] = complex_scale(p.right(k, s), total[s]);
+                    g_before[s] = g[s].row(k);
                 }
-                store(out.diag, &pair[s], lane0, t, &mut d[s]);
+            }
+        }
+        for (j, s) in each(end - own) {
+            let lane0 = pair[s].first - first;
+            store(
+                out.diag,
+                &pair[s],
+                lane0,
+                j * LANES,
+                &mut rows.d[own + j][s],
+            );
+            if let Some(d_coupling) = d_coupling.get_mut(j) {
+                store(out.coupling, &pair[s], lane0, j * LANES, &mut d_coupling[s]);
             }
         }
         for (strip, d_shift) in pair.iter().zip(&d_shift) {
@@ -348,6 +420,7 @@ pub fn backward<T: Real>(
     let blocks = Blocks::new(matrices.dims, matrices.plan);
     let Dims { batch, seq, heads } = matrices.dims;
     let (n_chunks, rows) = (blocks.n_chunks(), blocks.chunks() * matrices.plan.chunk);
+    let varies = !d_coupling.is_empty();
     let mut sums = vec![T::zero(); batch * n_chunks * 2 * heads];
     let coupling: Vec<&mut [T]> = match d_coupling.len() {
         0 => (0..batch * blocks.count())
@@ -366,14 +439,28 @@ pub fn backward<T: Real>(
             shift,
         })
         .collect();
-    let rows = matrices.plan.chunk + 2 * matrices.margin();
-    let tiles = || [(); 4].map(|()| scratch(rows));
+    let n = matrices.plan.chunk + 2 * matrices.margin();
+    let kept = || Kept {
+        rows: Rows::new(matrices, n),
+        g: complex_tiles(n),
+        r: complex_tiles(n),
+        rho: complex_tiles(n),
+        from_right: complex_tiles(n),
+        d_coupling: vec![
+            [Tile::zeros(); 2];
+            if varies {
+                matrices.plan.chunk / LANES
+            } else {
+                0
+            }
+        ],
+    };
     tasks
         .par_iter_mut()
         .enumerate()
-        .for_each_init(tiles, |tiles, (i, out)| {
+        .for_each_init(kept, |kept, (i, out)| {
             let strips = blocks.strips(i);
-            backward_block(matrices, full, d_full, &strips, tiles, out);
+            backward_block(matrices, full, d_full, &strips, kept, out);
         });
     for sequence in d_coupling.chunks_mut(seq * heads) {
         sequence[..heads].fill(T::zero()); // couples nothing

@@ -69,7 +69,7 @@ fn forward_block<T: Real>(
         for (pair, state) in pairs.iter().zip(&mut states) {
             let z = [lane_shift(shift, &pair[0]), lane_shift(shift, &pair[1])];
             for s in 0..2 {
-                load(&mut d[s], diag, &pair[s], t);
+                load(&mut d[s], diag, &pair[s], t, T::zero());
                 load_coupling(&mut p[s], coupling, &pair[s], t);
                 if t == 0 {
                     set_carried(&mut state[s], carry, &pair[s]);
@@ -117,7 +117,7 @@ fn forward_reduce_block<T: Scale>(
         let z = lane_shift(input.shift, strip);
         let (mut top, mut bottom) = ([one, complex_zero()], [complex_zero(), one]);
         for t in (0..input.plan.chunk as isize).step_by(LANES) {
-            load(&mut d, input.diag, strip, t);
+            load(&mut d, input.diag, strip, t, T::zero());
             load_coupling(&mut p, input.coupling, strip, t);
             for k in 0..LANES {
                 let s = Complex {

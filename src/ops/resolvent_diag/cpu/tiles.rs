@@ -104,9 +104,9 @@ impl<T: Real> ComplexTile<T> {
     }
 }
 
-/// Reads steps `t..t + 16` of every lane from a tensor `[batch, seq, heads]`. What does not exist is zero.
+/// Reads steps `t..t + 16` of every lane from a tensor `[batch, seq, heads]`. What does not exist is `outside`.
 #[inline(always)]
-pub(super) fn load<T: Real>(tile: &mut Tile<T>, x: &[T], strip: &Strip, t: isize) {
+pub(super) fn load<T: Real>(tile: &mut Tile<T>, x: &[T], strip: &Strip, t: isize, outside: T) {
     if strip.lanes == 0 {
         return;
     }
@@ -114,7 +114,7 @@ pub(super) fn load<T: Real>(tile: &mut Tile<T>, x: &[T], strip: &Strip, t: isize
     let x = &x[strip.batch * seq * heads..][..seq * heads];
     let whole = strip.whole(t);
     if !whole {
-        *tile = Tile::zeros();
+        *tile = Tile::filled(outside);
     }
     if strip.by_head {
         for k in 0..LANES {
@@ -144,7 +144,7 @@ pub(super) fn load<T: Real>(tile: &mut Tile<T>, x: &[T], strip: &Strip, t: isize
     transpose(&mut tile.0);
 }
 
-/// As [`load`], from a complex tensor `[batch, seq, 2 * heads]`.
+/// As [`load`], from a complex tensor `[batch, seq, 2 * heads]`. What does not exist is zero.
 #[inline(always)]
 pub(super) fn load_complex<T: Real>(tile: &mut ComplexTile<T>, x: &[T], strip: &Strip, t: isize) {
     if strip.lanes == 0 {
@@ -278,35 +278,7 @@ pub(super) fn store_complex<T: Real>(
 #[inline(always)]
 pub(super) fn load_coupling<T: Real>(tile: &mut Tile<T>, coupling: &[T], strip: &Strip, t: isize) {
     if coupling.len() > 1 {
-        load(tile, coupling, strip, t);
-    }
-}
-
-/// As [`load_coupling`], 0 where one of the two rows that it couples lies outside the sequence: a recurrence
-/// that runs over its ends then starts afresh there.
-#[inline(always)]
-pub(super) fn load_inner_coupling<T: Real>(
-    tile: &mut Tile<T>,
-    coupling: &[T],
-    strip: &Strip,
-    t: isize,
-) {
-    if coupling.len() > 1 {
-        load(tile, coupling, strip, t);
-    } else {
-        *tile = Tile::filled(coupling[0]);
-    }
-    if strip.whole(t) && strip.row(t) > 0 {
-        return;
-    }
-    for l in 0..strip.lanes {
-        let lane = if strip.by_head { 0 } else { l * strip.chunk };
-        for k in 0..LANES {
-            let row = strip.row(t + (lane + k) as isize);
-            if row <= 0 || row >= strip.dims.seq as isize {
-                tile.0[k * LANES + l] = T::zero();
-            }
-        }
+        load(tile, coupling, strip, t, T::zero());
     }
 }
 
