@@ -21,10 +21,13 @@ mod guide_table;
 mod kernel_error;
 mod limits;
 mod longcontext;
+mod machine;
 mod memory;
 mod multidataset;
+mod numerics;
 mod observation;
 mod quantization;
+mod rates;
 mod recall;
 mod record;
 mod summary;
@@ -59,9 +62,12 @@ pub use limits::{Censoring, Limit, ModelLimits, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_C
 pub use longcontext::{
     Curves, Evaluation, Fault, LongContextMetrics, NonFinite, PositionBucket, UsefulContext,
 };
+pub use machine::Machine;
 pub use memory::{Memory, MemoryLedger};
 pub use multidataset::{AbsentDataset, DatasetSummary, Datasets, OnDataset};
+pub use numerics::{Denormals, ExpAccuracy, KernelAccuracy, MultiplyAdd, Numerics};
 pub use quantization::{AtWidth, ModelSize, QuantizationMetrics, Sensitivity, WidthSummary};
+pub use rates::{CopyMethod, CopyRate, MatmulRate, Rates, Timestamps, Timing, TimingMethod};
 pub use recall::{
     RecallBucket, RecallKey, RecallProtocol, RecallResult, RecallVerdict, ShuffledControl,
 };

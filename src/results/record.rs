@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AuditReport, Cell, DatasetSummary, Datasets, EfficiencyGuide, EfficiencyPoint, EfficiencyRatio,
-    GuideResults, ModelLimits, MultidatasetGuide, QuantizationGuide, RecallResult, RecallVerdict,
-    Summary, Warning, WidthSummary, efficiency, limits, multidataset, quantization, summary,
+    GuideResults, Machine, ModelLimits, MultidatasetGuide, QuantizationGuide, RecallResult,
+    RecallVerdict, Summary, Warning, WidthSummary, efficiency, limits, multidataset, quantization,
+    summary,
 };
 use crate::config::{Benchmark, Config};
 use crate::{Error, Result};
@@ -34,6 +35,9 @@ pub struct RunRecord {
     pub provenance: Provenance,
     /// Fingerprint of the machine and of the adapter that ran.
     pub hardware: serde_json::Value,
+    /// What else is known of the machine; absent in records of programs that did not measure it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
     /// Files outside the run's folder, and checkpoints.
     #[serde(default, skip_serializing_if = "Files::is_default")]
     pub files: Files,
@@ -175,6 +179,7 @@ impl RunRecord {
             protocol_version: PROTOCOL_VERSION,
             provenance: Provenance::of_this_process(),
             hardware,
+            machine: None,
             files: Files::default(),
             config_sha256: config.sha256()?,
             config,
