@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use serde_json::Value;
 use signal_hook::consts::TERM_SIGNALS;
 use signal_hook::flag;
 
@@ -11,12 +12,14 @@ use crate::bench::Progress;
 use crate::bench::run::{Checkpoints, Grid, Part, Run};
 use crate::config::{Benchmark, Config};
 use crate::data::{self, Collection, Dataset};
-use crate::hardware::{self, DeviceChoice, Hardware};
+use crate::hardware::adapters::Cpu;
+use crate::hardware::{self, DeviceChoice, Hardware, Stopwatch, rates};
 use crate::report::plot::{self, Drawing, stability};
 use crate::report::table::table;
 use crate::report::{efficiency, multidataset, quantization, recall};
-use crate::results::{AbsentDataset, GuideFile, ResultsFile, RunRecord};
+use crate::results::{AbsentDataset, GuideFile, Machine, ResultsFile, RunRecord};
 use crate::train::Interrupt;
+use crate::verify::numerics;
 use crate::{Error, Result};
 
 /// Everything a configuration stands for on this machine.
@@ -99,6 +102,34 @@ impl Session {
             interrupt,
         }
     }
+}
+
+/// What the record says of the machine beyond its fingerprint. Rates that cannot be measured end no run.
+pub(super) fn machine(hardware: &Hardware, progress: &mut dyn Progress) -> Result<Machine> {
+    let described = |what: serde_json::Result<Value>| {
+        what.map_err(|error| Error::CheckFailed(format!("the machine has no JSON: {error}")))
+    };
+    let rates =
+        Stopwatch::new(&hardware.device).and_then(|stopwatch| rates::measure(hardware, &stopwatch));
+    let rates = match rates {
+        Ok(rates) => {
+            progress.message(&format!("the device {rates}"));
+            Some(rates)
+        }
+        Err(error) => {
+            progress.message(&format!(
+                "warning: the device's rates are not known: {error}"
+            ));
+            None
+        }
+    };
+    let adapter = hardware.adapter.as_ref().map(serde_json::to_value);
+    Ok(Machine {
+        cpu: described(serde_json::to_value(Cpu::detect()))?,
+        adapter: adapter.map(described).transpose()?,
+        rates,
+        numerics: numerics::measure(&hardware.device)?,
+    })
 }
 
 /// A request to end that Ctrl-C or the system's wish to end the process makes. The second time, the process ends at

@@ -268,6 +268,8 @@ pub struct Cpu {
     pub simd: String,
     /// Operating system and its version.
     pub os: String,
+    /// Build of the operating system's kernel.
+    pub os_build: String,
     /// Main memory.
     pub memory: Bytes,
 }
@@ -298,6 +300,7 @@ impl Cpu {
             threads: rayon::current_num_threads(),
             simd: simd().to_owned(),
             os: System::long_os_version().unwrap_or_else(|| std::env::consts::OS.to_owned()),
+            os_build: System::kernel_long_version(),
             memory: Bytes(system.total_memory()),
         }
     }

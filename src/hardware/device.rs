@@ -114,9 +114,18 @@ fn registered(index: usize) -> Result<Device> {
 
 /// The adapter behind a device that [`open`] made; `None` on the CPU backend.
 pub fn adapter_of(device: &Device) -> Option<&'static Adapter> {
+    Some(&found_of(device)?.about)
+}
+
+/// wgpu's handle of that adapter.
+pub(super) fn handle_of(device: &Device) -> Option<&'static wgpu::Adapter> {
+    Some(&found_of(device)?.handle)
+}
+
+fn found_of(device: &Device) -> Option<&'static Found> {
     let devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
     let (&index, _) = devices.iter().find(|(_, known)| *known == device)?;
-    Some(&found()[index].about)
+    found().get(index)
 }
 
 fn register(Found { about, handle }: &Found) -> Result<Device> {

@@ -111,6 +111,7 @@ mod tests {
             threads: 2,
             simd: "x86-64-v3".into(),
             os: "Linux".into(),
+            os_build: "Linux 6.1".into(),
             memory: Bytes(1 << 30),
         }
     }

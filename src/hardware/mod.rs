@@ -4,8 +4,11 @@ pub mod adapters;
 pub mod choice;
 mod device;
 mod fingerprint;
+pub mod rates;
 pub mod read;
+mod stopwatch;
 
 pub use choice::DeviceChoice;
 pub use device::{Hardware, adapter_of, open};
 pub use fingerprint::Fingerprint;
+pub use stopwatch::{ALLOWED_FACTOR, Patience, Stopwatch};

@@ -18,6 +18,7 @@ pub const KERNELS: &[&Kernel] = &[
     &CAUSAL_CONV_BWD,
     &CAUSAL_CONV_BWD_X0,
     &CAUSAL_CONV_FWD,
+    &COPY,
     &EMBEDDING_BWD_APPLY,
     &EMBEDDING_BWD_REDUCE,
     &EMBEDDING_FWD,
@@ -81,6 +82,14 @@ pub static CAUSAL_CONV_FWD: Kernel = Kernel {
     name: "causal_conv_fwd",
     source: include_str!("../../shaders/causal_conv_fwd.wgsl"),
     n_inputs: 4,
+    n_outputs: 1,
+};
+
+/// Copies a buffer: no operation, the measure of the others.
+pub static COPY: Kernel = Kernel {
+    name: "copy",
+    source: include_str!("../../shaders/copy.wgsl"),
+    n_inputs: 1,
     n_outputs: 1,
 };
 

@@ -1,5 +1,6 @@
 //! Every kernel against published vectors and against the sequential oracle, on one device; [`audit`], a whole
-//! model before it is trained; [`flops`], what its operations are registered to cost.
+//! model before it is trained; [`flops`], what its operations are registered to cost; [`numerics`], how a device
+//! rounds.
 //!
 //! A folder of vectors holds pairs of files: `<x>.json`, the manifest with its cases, their parameters and
 //! tolerances, and the `.safetensors` it names, with tensors called `<case>/<tensor>`. What a case's
@@ -12,6 +13,7 @@ pub mod flops;
 mod golden;
 mod language_model;
 mod mamba;
+pub mod numerics;
 mod oracle;
 mod resolvent;
 mod weights;

@@ -47,6 +47,7 @@ mod plain;
 mod plots;
 mod published;
 mod quantization;
+mod rates;
 mod recall;
 mod recovery;
 mod report;

@@ -4,6 +4,7 @@
 
 mod adamw;
 mod causal_conv;
+mod copy;
 mod embedding;
 mod linear_cross_entropy;
 mod non_finite;

@@ -68,6 +68,8 @@ fn a_run_records_every_cell_and_a_rerun_gives_the_same_numbers() {
     let folder = run(dir.path(), "--output guide.json");
     let first = RunRecord::load(&folder).unwrap();
     assert_eq!(first.cells.len(), 2 * 2 * 2, "models x lengths x seeds");
+    let machine = first.machine.as_ref().unwrap();
+    assert!(machine.rates.is_some() && machine.cpu["os_build"].is_string());
     for cell in &first.cells {
         assert_eq!(cell.outcome, Outcome::Completed, "{cell:?}");
         let metrics = cell.metrics.as_ref().unwrap();

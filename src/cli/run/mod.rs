@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::audit;
 use super::progress::Reporter;
-use super::session::{Session, finish, on_signals};
+use super::session::{Session, finish, machine, on_signals};
 use crate::accounting::Tensors;
 use crate::bench::run::{self, Checkpoints, Planned, Setting};
 use crate::bench::{Progress, memory};
@@ -41,6 +41,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let mut progress = Reporter::new(quiet);
     let session = Session::open(config, &mut progress)?;
     let audits = audit::before_run(&session, &mut progress)?;
+    let machine = machine(&session.hardware, &mut progress)?;
     let config = &session.config;
     let mut writer = RunWriter::create(Path::new(RESULTS_DIR), config)?;
     let dir = writer.dir().to_owned();
@@ -48,6 +49,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let (checkpoints, interrupt) = (Checkpoints::of(&files, &dir), on_signals()?);
     let run = session.run(&checkpoints, &interrupt);
     let mut record = run.record(files, audits)?;
+    record.machine = Some(machine);
     progress.message(&format!(
         "{}: {} cells, {} training tokens in all, on {}",
         dir.display(),

@@ -1,9 +1,11 @@
 //! Where a record comes from, and whether it is whole.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::document::{Block, Kind};
-use crate::results::{PROTOCOL_VERSION, RunRecord};
+use crate::results::{
+    Denormals, Finite, KernelAccuracy, Machine, MultiplyAdd, PROTOCOL_VERSION, RunRecord,
+};
 
 /// What makes a record less than it says: cells that are missing, hashes and derived values that do not agree.
 pub(super) fn problems(record: &RunRecord) -> Vec<String> {
@@ -46,7 +48,78 @@ pub(super) fn hardware(record: &RunRecord) -> Block {
         (1, Kind::Text),
         rows,
     );
-    Block::section("Hardware", vec![table])
+    let mut blocks = vec![table];
+    if let Some(machine) = &record.machine {
+        blocks.extend(measured(machine));
+    }
+    Block::section("Hardware", blocks)
+}
+
+fn measured(machine: &Machine) -> Vec<Block> {
+    let rates = machine.rates.as_ref().map(|rates| {
+        Block::Paragraph(format!(
+            "Measured at the start of the run, and part of no result: the device {rates}."
+        ))
+    });
+    let about = json!({"cpu": machine.cpu, "adapter": machine.adapter, "rates": machine.rates});
+    let about = Block::table(
+        "Processor, adapter and rates",
+        ["key", "value"],
+        (1, Kind::Text),
+        flat(&about),
+    );
+    let numerics = &machine.numerics;
+    let error = |error: Option<Finite>| {
+        error.map_or("not finite".to_owned(), |error| {
+            format!("{:.1e}", error.get())
+        })
+    };
+    let of_kernel = |kernel: &KernelAccuracy| {
+        [
+            format!("{}: {}", kernel.operation, kernel.tensor),
+            error(kernel.max),
+            error(kernel.rms),
+        ]
+    };
+    let mut rows: Vec<_> = numerics.kernels.iter().map(of_kernel).collect();
+    rows.extend(numerics.exp.iter().map(|exp| {
+        let range = format!("exp of {} to {}", exp.from.get(), exp.to.get());
+        let ulp = exp.ulp.map(|ulp| format!("{:.1} ulp", ulp.get()));
+        [range, ulp.unwrap_or("not finite".into()), String::new()]
+    }));
+    let rounding = format!(
+        "Denormal numbers are {} as inputs and {} as results; a product added to a sum is rounded {}.",
+        denormals(numerics.denormal_inputs),
+        denormals(numerics.denormal_results),
+        match numerics.multiply_add {
+            MultiplyAdd::Fused => "once",
+            MultiplyAdd::Separate => "twice",
+            MultiplyAdd::Other => "in another way",
+        }
+    );
+    let kernels = Block::table(
+        "Kernels on fixed small inputs against the oracle in f64",
+        [
+            "kernel",
+            "largest error over largest value",
+            "RMS error over RMS",
+        ],
+        (1, Kind::Number),
+        rows,
+    );
+    let details = vec![about, Block::Paragraph(rounding), kernels];
+    rates
+        .into_iter()
+        .chain([Block::details("The machine", details)])
+        .collect()
+}
+
+fn denormals(denormals: Denormals) -> &'static str {
+    match denormals {
+        Denormals::Kept => "kept",
+        Denormals::Flushed => "flushed to 0",
+        Denormals::Other => "neither kept nor flushed",
+    }
 }
 
 /// A replay writes nothing, and so there is none to show.
