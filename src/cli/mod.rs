@@ -8,6 +8,7 @@
 pub mod audit;
 pub mod data;
 pub mod devices;
+pub mod doctor;
 pub mod eval;
 pub mod generate;
 pub mod plot;
@@ -69,6 +70,8 @@ enum Command {
     Data(data::Args),
     /// List the adapters of this machine and what `--device auto` takes
     Devices(devices::Args),
+    /// Say whether this machine is fit, and what mends it
+    Doctor(doctor::Args),
     /// Check a model: causality, initial loss, gradients, determinism, data, size, kernels
     Audit(audit::Args),
     /// Check every kernel against published vectors and the sequential oracle
@@ -82,7 +85,7 @@ enum Command {
 }
 
 /// Commands that are documented and not there yet.
-const LATER: [&str; 4] = ["compare", "doctor", "kernels", "merge"];
+const LATER: [&str; 3] = ["compare", "kernels", "merge"];
 
 /// Parses the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Plot(args) => plot::run(args, cli.quiet),
         Command::Data(args) => data::run(args, cli.quiet),
         Command::Devices(args) => devices::run(args),
+        Command::Doctor(args) => doctor::run(args, cli.quiet),
         Command::Audit(args) => audit::run(args, cli.quiet),
         Command::Verify(args) => verify::run(args),
         Command::Eval(args) => eval::run(args, cli.quiet),

@@ -4,11 +4,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
+use super::NVIDIA;
 use super::adapters::{Adapter, Api};
 use crate::{Error, Result};
-
-/// NVIDIA's PCI vendor number.
-const NVIDIA: u32 = 0x10de;
 
 const GRAMMAR: &str = "write auto, cpu, cuda or wgpu[:vulkan|metal|dx12|gl][:index or name]";
 

@@ -3,6 +3,7 @@
 pub mod adapters;
 pub mod choice;
 mod device;
+pub mod doctor;
 mod fingerprint;
 pub mod rates;
 pub mod read;
@@ -12,3 +13,6 @@ pub use choice::DeviceChoice;
 pub use device::{Hardware, adapter_of, open};
 pub use fingerprint::Fingerprint;
 pub use stopwatch::{ALLOWED_FACTOR, Patience, Stopwatch};
+
+/// NVIDIA's PCI vendor number.
+const NVIDIA: u32 = 0x10de;

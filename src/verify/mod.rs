@@ -1,6 +1,6 @@
 //! Every kernel against published vectors and against the sequential oracle, on one device; [`audit`], a whole
 //! model before it is trained; [`flops`], what its operations are registered to cost; [`numerics`], how a device
-//! rounds.
+//! rounds; [`self_test`], whether all of this catches what it is for.
 //!
 //! A folder of vectors holds pairs of files: `<x>.json`, the manifest with its cases, their parameters and
 //! tolerances, and the `.safetensors` it names, with tensors called `<case>/<tensor>`. What a case's
@@ -16,6 +16,7 @@ mod mamba;
 pub mod numerics;
 mod oracle;
 mod resolvent;
+pub mod self_test;
 mod weights;
 
 use std::path::Path;

@@ -23,6 +23,7 @@ mod comparisons;
 mod data;
 mod datasets;
 mod dispatches;
+mod doctor;
 mod documents;
 mod efficiency;
 mod embedding;

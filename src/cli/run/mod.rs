@@ -20,7 +20,7 @@ use crate::{Error, Result};
 pub use args::Args;
 
 /// Where runs are kept.
-const RESULTS_DIR: &str = "results";
+pub(super) const RESULTS_DIR: &str = "results";
 
 /// Runs one benchmark or several: checks everything first, then trains, records after every cell, draws, prints.
 ///
