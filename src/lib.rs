@@ -9,7 +9,7 @@
 //!
 //! Modules in the order of their levels (a module uses only lower ones; `tests/it/architecture.rs`
 //! keeps that true): [`error`], [`units`], [`math`], [`quant`] · [`stats`], [`config`], [`results`], [`shader`] ·
-//! [`hardware`], [`data`] · [`ops`] · [`models`], [`accounting`] · [`train`], [`eval`] · [`verify`], [`mod@bench`] ·
+//! [`hardware`], [`data`] · [`ops`] · [`models`], [`accounting`] · [`train`], [`eval`] · [`verify`], [`mod@bench`], [`speed`] ·
 //! [`report`] · [`cli`].
 
 pub mod accounting;
@@ -27,6 +27,7 @@ pub mod quant;
 pub mod report;
 pub mod results;
 pub mod shader;
+pub mod speed;
 pub mod stats;
 pub mod train;
 pub mod units;

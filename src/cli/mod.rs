@@ -11,6 +11,7 @@ pub mod devices;
 pub mod doctor;
 pub mod eval;
 pub mod generate;
+pub mod kernels;
 pub mod plot;
 mod progress;
 pub mod replay;
@@ -72,6 +73,8 @@ enum Command {
     Devices(devices::Args),
     /// Say whether this machine is fit, and what mends it
     Doctor(doctor::Args),
+    /// Time every kernel against the device and plain loops
+    Kernels(kernels::Args),
     /// Check a model: causality, initial loss, gradients, determinism, data, size, kernels
     Audit(audit::Args),
     /// Check every kernel against published vectors and the sequential oracle
@@ -85,7 +88,7 @@ enum Command {
 }
 
 /// Commands that are documented and not there yet.
-const LATER: [&str; 3] = ["compare", "kernels", "merge"];
+const LATER: [&str; 2] = ["compare", "merge"];
 
 /// Parses the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Data(args) => data::run(args, cli.quiet),
         Command::Devices(args) => devices::run(args),
         Command::Doctor(args) => doctor::run(args, cli.quiet),
+        Command::Kernels(args) => kernels::run(args, cli.quiet),
         Command::Audit(args) => audit::run(args, cli.quiet),
         Command::Verify(args) => verify::run(args),
         Command::Eval(args) => eval::run(args, cli.quiet),

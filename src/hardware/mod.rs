@@ -12,7 +12,7 @@ mod stopwatch;
 pub use choice::DeviceChoice;
 pub use device::{Hardware, adapter_of, open};
 pub use fingerprint::Fingerprint;
-pub use stopwatch::{ALLOWED_FACTOR, Patience, Stopwatch};
+pub use stopwatch::{ALLOWED_FACTOR, Patience, Stopwatch, time_on_host};
 
 /// NVIDIA's PCI vendor number.
 const NVIDIA: u32 = 0x10de;

@@ -102,6 +102,18 @@ impl Stopwatch {
     }
 }
 
+/// The median time of `work` on the CPU, by the wall clock.
+///
+/// # Errors
+/// None but that of a clock that shows no number.
+pub fn time_on_host(patience: Patience, mut work: impl FnMut()) -> Result<Timing> {
+    by_wall_clock(patience, true, |_| {
+        let start = Instant::now();
+        work();
+        Ok(start.elapsed().as_secs_f64())
+    })
+}
+
 /// The time of one launch, where `wall` gives that of so many in a row until all have finished. `is_direct`: a launch
 /// returns when its work is done.
 ///

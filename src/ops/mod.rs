@@ -11,6 +11,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod causal_conv;
+pub mod cotangent;
 pub mod embedding;
 mod flex;
 mod launch;

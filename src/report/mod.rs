@@ -4,6 +4,7 @@ mod contents;
 pub mod csv;
 pub mod document;
 pub mod efficiency;
+pub mod kernels;
 pub mod multidataset;
 pub mod plot;
 pub mod quantization;

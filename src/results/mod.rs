@@ -19,6 +19,7 @@ mod guide_multidataset;
 mod guide_quantization;
 mod guide_table;
 mod kernel_error;
+mod kernels;
 mod limits;
 mod longcontext;
 mod machine;
@@ -58,6 +59,7 @@ pub use guide_efficiency::{EfficiencyEntry, EfficiencyGuide};
 pub use guide_multidataset::{DatasetEntry, MultidatasetGuide};
 pub use guide_quantization::{QuantizationGuide, QuantizedEntry};
 pub use kernel_error::KernelError;
+pub use kernels::{KernelSpeed, KernelsReport};
 pub use limits::{Censoring, Limit, ModelLimits, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM};
 pub use longcontext::{
     Curves, Evaluation, Fault, LongContextMetrics, NonFinite, PositionBucket, UsefulContext,

@@ -98,7 +98,7 @@ fn multiply_add(device: &Device, x: f32, weight: f32, bias: f32) -> Result<f32> 
 
 /// What a device does that makes `got` of 2 to the power of `exponent`.
 fn denormals(got: f32, exponent: i32) -> Denormals {
-    if got == power(exponent) {
+    if got.to_bits() == power(exponent).to_bits() {
         Denormals::Kept
     } else if got == 0.0 {
         Denormals::Flushed
@@ -111,7 +111,7 @@ fn denormals(got: f32, exponent: i32) -> Denormals {
 fn contraction(device: &Device) -> Result<MultiplyAdd> {
     let (a, rounded_square) = (1.0 + power(-12), 1.0 + power(-11));
     let rest = multiply_add(device, a, a, -rounded_square)?;
-    Ok(if rest == power(-24) {
+    Ok(if rest.to_bits() == power(-24).to_bits() {
         MultiplyAdd::Fused
     } else if rest == 0.0 {
         MultiplyAdd::Separate

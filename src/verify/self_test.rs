@@ -15,7 +15,7 @@ use crate::models::{BatchShape, LanguageModel, weights};
 use crate::ops::causal_conv::{self, Activation};
 use crate::ops::non_finite;
 use crate::results::{AuditCheck, NonFinite, Verdict};
-use crate::train::{Objective, Sequences, diagnose};
+use crate::train::{Objective, Sequences, diagnose, segments};
 use crate::{Error, Result};
 
 /// Words of the models that are tried.
@@ -32,9 +32,12 @@ pub struct Trial {
     pub problem: Option<String>,
 }
 
+/// Fails where a fault passes, or where something passes not even without one.
+type Judged = fn(&Device) -> Result<()>;
+
 /// Puts in every kind of fault on `device`, which is without autodiff.
 pub fn run(device: &Device) -> Vec<Trial> {
-    let trials: [(&str, fn(&Device) -> Result<()>); 5] = [
+    let trials: [(&str, Judged); 5] = [
         ("NaN and infinities among numbers", not_finite),
         (
             "a kernel off by 1 %, by one place, without its tail",
@@ -178,7 +181,7 @@ fn not_finite_step(device: &Device) -> Result<()> {
             }
             Ok(values)
         })?;
-        let gradient = objective.gradient(&model, &sequences, &[0..TOKENS], None)?;
+        let gradient = objective.gradient(&model, &sequences, &segments(TOKENS, TOKENS), None)?;
         diagnose(&objective, &model, &sequences, TOKENS, &gradient.gradients)
     };
     let honest = found(None)?;

@@ -26,6 +26,7 @@ const CRATES: [(&str, &[&str]); 10] = [
             "accounting",
             "train",
             "eval",
+            "speed",
             "verify",
         ],
     ),

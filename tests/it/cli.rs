@@ -119,7 +119,7 @@ fn all_problems_of_a_configuration_are_named_at_once() {
 
 #[test]
 fn features_that_are_not_there_yet_say_so() {
-    for line in ["run --checkpoint somewhere", "kernels", "merge results"] {
+    for line in ["run --checkpoint somewhere", "merge results"] {
         assert!(refused(line).contains("not available yet"), "{line}");
     }
     // What asks for nothing new is accepted.

@@ -63,6 +63,7 @@ mod selective_scan;
 mod several;
 mod shaders;
 mod skip_gate;
+mod speed;
 mod squared_norm;
 mod statistics;
 mod support;

@@ -2,7 +2,7 @@
 
 use bkbench::hardware::{Hardware, Stopwatch, open, rates};
 use bkbench::results::{
-    CopyMethod, Denormals, MultiplyAdd, Numerics, Rates, Timestamps, TimingMethod,
+    CopyMethod, Denormals, Finite, MultiplyAdd, Numerics, Rates, Timestamps, TimingMethod,
 };
 use bkbench::verify::numerics;
 
@@ -63,7 +63,7 @@ fn a_device_says_how_it_rounds_and_how_far_each_kernel_is_off() {
             "packed_matmul",
         ] {
             let mut tensors = found.kernels.iter().filter(|it| it.operation == operation);
-            let error = |it: Option<bkbench::results::Finite>| it.map_or(1.0, |it| it.get());
+            let error = |it: Option<Finite>| it.map_or(1.0, Finite::get);
             assert!(
                 tensors.all(|it| error(it.max) < 1e-3 && error(it.rms) < 1e-3),
                 "{name}: {operation}"

@@ -29,8 +29,12 @@ pub fn count(x: Tensor<1>) -> Result<u64> {
             got: vec![0],
         });
     }
-    let parts = Tensor::<1>::from_dispatch(Dispatch::non_finite(x.inner().into_dispatch()));
     // A part counts few values, which a float holds exactly; their sum is taken here.
-    let parts = read::floats(parts, "counting values that are not finite")?;
+    let parts = read::floats(parts(x), "counting values that are not finite")?;
     Ok(parts.into_iter().map(|n| n as u64).sum())
+}
+
+/// The counts of parts of `x`, which is not empty, on its device.
+pub(crate) fn parts(x: Tensor<1>) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::non_finite(x.inner().into_dispatch()))
 }

@@ -62,6 +62,7 @@ pub(super) enum Sample {
     Dashed,
     Band,
     Cross,
+    Dot,
 }
 
 /// One set of axes.
@@ -182,6 +183,9 @@ impl Figure {
                 Sample::Band => {
                     let corners = [(x, y - 6), (x + 28, y + 6)];
                     root.draw(&Rectangle::new(corners, key.colour.mix(0.25).filled()))?;
+                }
+                Sample::Dot => {
+                    root.draw(&Circle::new((x + 14, y), 5, key.colour.filled()))?;
                 }
                 Sample::Cross => {
                     root.draw(&Cross::new((x + 14, y), 6, key.colour.stroke_width(3)))?;

@@ -2,6 +2,7 @@
 
 pub mod efficiency;
 mod figure;
+pub mod kernels;
 pub mod multidataset;
 pub mod quantization;
 pub mod stability;
