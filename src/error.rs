@@ -8,7 +8,8 @@ use crate::units::Bytes;
 /// Result of everything that can fail in bkbench.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong. [`Error::exit_code`] tells bad input (2) from a broken run (1).
+/// What went wrong. [`Error::exit_code`] tells bad input (2) from a broken run (1) and from results that do not belong
+/// together (3).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -70,6 +71,18 @@ pub enum Error {
         index: Vec<usize>,
         /// Its value.
         value: f64,
+    },
+
+    // ---- results that do not belong together ----
+    /// Results that may not be compared, or joined.
+    #[error("{what}: {}; {advice}", differences.join("; "))]
+    NotComparable {
+        /// Which results, and what may not be done with them.
+        what: String,
+        /// Every value in which they differ, with both values.
+        differences: Vec<String>,
+        /// What the user can do.
+        advice: String,
     },
 
     // ---- the run broke ----
@@ -138,7 +151,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Exit code of the process: 2 for bad input, 130 for an interruption, 1 for everything else.
+    /// Exit code of the process: 2 for bad input, 3 for results that do not belong together, 130 for an interruption,
+    /// 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::BadInput { .. }
@@ -147,6 +161,7 @@ impl Error {
             | Self::NotAvailableYet { .. }
             | Self::Shape { .. }
             | Self::Domain { .. } => 2,
+            Self::NotComparable { .. } => 3,
             Self::Interrupted => 130,
             Self::Stopped { cause, .. } => cause.exit_code(),
             Self::Io { .. }

@@ -6,12 +6,14 @@
 )]
 
 pub mod audit;
+pub mod compare;
 pub mod data;
 pub mod devices;
 pub mod doctor;
 pub mod eval;
 pub mod generate;
 pub mod kernels;
+pub mod merge;
 pub mod plot;
 mod progress;
 pub mod replay;
@@ -28,6 +30,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::Error;
+use crate::report::document::visible;
 
 /// Trains and compares O(N) language models, ResNet-BK against Mamba first, on any GPU that wgpu reaches and on a plain CPU.
 #[derive(Debug, Parser)]
@@ -46,12 +49,13 @@ Examples:
   bkbench run --benchmark longcontext --seq_lengths 8192 32768 --num_seeds 5 --output results/longcontext.json
   bkbench stats results/20260101T120000Z-longcontext-1a2b3c4d
   bkbench report results/20260101T120000Z-longcontext-1a2b3c4d
+  bkbench compare results/20260101T120000Z-longcontext-1a2b3c4d results/20260102T090000Z-longcontext-5e6f7a8b
   bkbench plot stability --results_file results/longcontext.json --output results/stability.pdf
   bkbench resume results/20260101T120000Z-longcontext-1a2b3c4d
   bkbench devices
 
 Flags may be written with underscores or hyphens. Exit codes: 0 done, 1 a check failed or the run broke, 2 bad input,
-130 interrupted.";
+3 results that do not belong together, 130 interrupted.";
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
@@ -65,6 +69,10 @@ enum Command {
     Stats(stats::Args),
     /// Write a report of recorded runs: HTML, Markdown, CSV, LaTeX
     Report(report::Args),
+    /// Hold runs on several adapters against each other
+    Compare(compare::Args),
+    /// Join runs that differ in their seeds
+    Merge(merge::Args),
     /// Draw results
     Plot(plot::Args),
     /// Look at datasets and tokenizers
@@ -87,9 +95,6 @@ enum Command {
     Other(Vec<String>),
 }
 
-/// Commands that are documented and not there yet.
-const LATER: [&str; 2] = ["compare", "merge"];
-
 /// Parses the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse_from(std::env::args_os().map(with_hyphens));
@@ -99,6 +104,8 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, cli.quiet),
         Command::Stats(args) => stats::run(args),
         Command::Report(args) => report::run(args),
+        Command::Compare(args) => compare::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Plot(args) => plot::run(args, cli.quiet),
         Command::Data(args) => data::run(args, cli.quiet),
         Command::Devices(args) => devices::run(args),
@@ -113,7 +120,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", visible(&format!("{error:#}")));
             error
                 .downcast_ref::<Error>()
                 .map_or(1, Error::exit_code)
@@ -135,11 +142,6 @@ fn with_hyphens(arg: OsString) -> OsString {
 
 fn not_a_command(words: &[String]) -> Error {
     let name = words.first().map_or("", String::as_str);
-    if LATER.contains(&name) {
-        return Error::NotAvailableYet {
-            what: format!("bkbench {name}"),
-        };
-    }
     let known = <Cli as clap::CommandFactory>::command();
     let known = known
         .get_subcommands()

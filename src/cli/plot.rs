@@ -1,10 +1,11 @@
 //! `bkbench plot`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::quant::BitWidth;
+use crate::report::document::visible;
 use crate::report::plot::{Drawing, Format, efficiency, multidataset, quantization, stability};
-use crate::results::ResultsFile;
+use crate::results::{ResultsFile, problems};
 use crate::{Error, Result};
 
 /// Which graph.
@@ -103,7 +104,7 @@ impl Multidataset {
         let options = multidataset::Options {
             show_confidence_intervals: self.show_confidence_intervals,
         };
-        multidataset::draw(&ResultsFile::load(&self.results_file)?, options)
+        multidataset::draw(&load(&self.results_file)?, options)
     }
 }
 
@@ -114,7 +115,7 @@ impl Efficiency {
             annotate_pareto: self.annotate_pareto,
             show_confidence_intervals: self.show_confidence_intervals,
         };
-        efficiency::draw(&ResultsFile::load(&self.results_file)?, &options)
+        efficiency::draw(&load(&self.results_file)?, &options)
     }
 }
 
@@ -138,7 +139,7 @@ impl Quantization {
             annotate_threshold: self.annotate_threshold,
             show_confidence_intervals: self.show_confidence_intervals,
         };
-        quantization::draw(&ResultsFile::load(&self.results_file)?, &options)
+        quantization::draw(&load(&self.results_file)?, &options)
     }
 }
 
@@ -149,7 +150,7 @@ impl Stability {
             annotate_divergence: self.annotate_divergence,
             show_confidence_intervals: self.show_confidence_intervals,
         };
-        stability::draw(&ResultsFile::load(&self.results_file)?, &options)
+        stability::draw(&load(&self.results_file)?, &options)
     }
 }
 
@@ -174,13 +175,25 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         Graph::Other(words) => return Err(not_a_graph(words).into()),
     };
     for note in &drawing.notes {
-        eprintln!("note: {note}");
+        eprintln!("note: {}", visible(note));
     }
     drawing.save(output)?;
     if !quiet {
         println!("drawn: {}", output.display());
     }
     Ok(())
+}
+
+/// Reads results, and says what makes a record less than it says.
+fn load(path: &Path) -> Result<ResultsFile> {
+    let results = ResultsFile::load(path)?;
+    if let ResultsFile::Record(record) = &results {
+        for problem in problems(record) {
+            let line = format!("WARNING: {}: {problem}", path.display());
+            eprintln!("{}", visible(&line));
+        }
+    }
+    Ok(results)
 }
 
 fn not_a_graph(words: &[String]) -> Error {

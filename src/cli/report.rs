@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::report::csv;
 use crate::report::document::Document;
-use crate::results::{Claim, RunRecord, temporary_in};
+use crate::results::{Claim, Replay, RunRecord, folder, temporary_in};
 use crate::{Error, Result};
 
 /// Which runs, and what is written of them.
@@ -103,10 +103,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let load = |path: &PathBuf| Ok((path.display().to_string(), RunRecord::load(path)?));
     let runs: Vec<(String, RunRecord)> = args.runs.iter().map(load).collect::<Result<_>>()?;
+    let replays = args.runs.iter().map(|run| Replay::beside(run));
+    let replays: Vec<Option<Replay>> = replays.collect::<Result<_>>()?;
+    let document = || Document::of(&runs, &replays, &claims);
     let files = match format {
-        Format::Html => vec![(output, Document::of(&runs, &claims).html())],
-        Format::Markdown => vec![(output, Document::of(&runs, &claims).markdown())],
-        Format::Latex => vec![(output, Document::of(&runs, &claims).latex())],
+        Format::Html => vec![(output, document().html())],
+        Format::Markdown => vec![(output, document().markdown())],
+        Format::Latex => vec![(output, document().latex())],
         Format::Csv => vec![
             (output.with_extension("cells.csv"), csv::cells(&runs)),
             (output, csv::summaries(&runs)),
@@ -123,14 +126,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         println!("report: {}", path.display());
     }
     Ok(())
-}
-
-/// The folder of a run that is named by it or by its result.json.
-fn folder(run: &Path) -> &Path {
-    if run.is_dir() {
-        return run;
-    }
-    run.parent().unwrap_or(run)
 }
 
 fn is_there(path: &Path) -> Error {

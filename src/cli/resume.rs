@@ -8,7 +8,7 @@ use super::progress::Reporter;
 use super::session::{Session, finish, on_signals};
 use crate::bench::Progress;
 use crate::bench::run::{Checkpoints, Run};
-use crate::results::{GuideFile, PROTOCOL_VERSION, RunRecord, RunWriter};
+use crate::results::{Difference, GuideFile, PROTOCOL_VERSION, RunRecord, RunWriter};
 use crate::units::Count;
 use crate::{Error, Result};
 
@@ -37,7 +37,7 @@ Examples:
 /// Bad input, a run that began elsewhere, or what stops `bkbench run`.
 pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     // Read once before anything is opened for writing, so that nothing is made in a folder that holds no run.
-    RunRecord::load(&args.run)?;
+    RunRecord::load(&args.run)?.require_seal(&args.run)?;
     let mut writer = RunWriter::open(&args.run)?;
     let mut record = RunRecord::load(&args.run)?;
     let guide_file = guide_file(args, &mut record)?;
@@ -121,7 +121,6 @@ fn agree(run: &Path, differences: &[String]) -> Result<()> {
 
 /// What of the program differs from what the record says.
 fn of_program(record: &RunRecord) -> Vec<String> {
-    let mut found = Vec::new();
     let recorded = json!({
         "protocol_version": record.protocol_version,
         "bkbench_version": record.provenance.bkbench_version,
@@ -132,65 +131,25 @@ fn of_program(record: &RunRecord) -> Vec<String> {
         "bkbench_version": env!("CARGO_PKG_VERSION"),
         "config_sha256": record.config.sha256().ok(),
     });
-    differences("", &recorded, &now, &mut found);
-    found
+    differences("", &recorded, &now)
 }
 
 /// What of the device and the data differs from what the record says.
 fn of_machine(record: &RunRecord, run: &Run<'_>) -> Result<Vec<String>> {
-    let mut found = Vec::new();
     let hardware = json!(run.hardware.fingerprint);
-    differences("hardware", &record.hardware, &hardware, &mut found);
-    differences("data", &record.data, &run.data()?, &mut found);
+    let mut found = differences("hardware", &record.hardware, &hardware);
+    found.extend(differences("data", &record.data, &run.data()?));
     let (recorded, now) = (json!(record.datasets), json!(run.datasets()?));
-    differences("datasets", &recorded, &now, &mut found);
+    found.extend(differences("datasets", &recorded, &now));
     Ok(found)
 }
 
-/// Names every value at which two documents differ.
-fn differences(name: &str, recorded: &Value, now: &Value, found: &mut Vec<String>) {
-    match (recorded, now) {
-        (Value::Object(recorded), Value::Object(now)) => {
-            let added = now.keys().filter(|key| !recorded.contains_key(*key));
-            for key in recorded.keys().chain(added) {
-                let name = [name, key].join(if name.is_empty() { "" } else { "." });
-                let value = |map: &serde_json::Map<String, Value>| map.get(key).cloned();
-                let (recorded, now) = (value(recorded), value(now));
-                differences(
-                    &name,
-                    &recorded.unwrap_or_default(),
-                    &now.unwrap_or_default(),
-                    found,
-                );
-            }
-        }
-        (Value::Array(recorded), Value::Array(now)) if recorded.len() == now.len() => {
-            for (i, (recorded, now)) in recorded.iter().zip(now).enumerate() {
-                differences(&format!("{name}.{i}"), recorded, now, found);
-            }
-        }
-        _ if recorded != now => found.push(format!("{name} was {recorded} and is {now}")),
-        _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_difference_is_named_with_both_values() {
-        let mut found = Vec::new();
-        let recorded = json!({"a": 1, "b": {"c": "x", "d": null}, "gone": 2});
-        let now = json!({"b": {"c": "y", "d": null}, "a": 1, "new": 3});
-        differences("data", &recorded, &now, &mut found);
-        assert_eq!(
-            found,
-            [
-                "data.b.c was \"x\" and is \"y\"",
-                "data.gone was 2 and is null",
-                "data.new was null and is 3"
-            ]
-        );
-    }
+/// Every value at which two documents differ, in words.
+fn differences(name: &str, recorded: &Value, now: &Value) -> Vec<String> {
+    let words = |Difference {
+                     key,
+                     values: [recorded, now],
+                 }: &Difference| { format!("{key} was {recorded} and is {now}") };
+    let found = Difference::between(name, recorded, now);
+    found.iter().map(words).collect()
 }

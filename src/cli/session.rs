@@ -14,10 +14,11 @@ use crate::config::{Benchmark, Config};
 use crate::data::{self, Collection, Dataset};
 use crate::hardware::adapters::Cpu;
 use crate::hardware::{self, DeviceChoice, Hardware, Stopwatch, rates};
+use crate::report::document::visible;
 use crate::report::plot::{self, Drawing, stability};
 use crate::report::table::table;
 use crate::report::{efficiency, multidataset, quantization, recall};
-use crate::results::{AbsentDataset, GuideFile, Machine, ResultsFile, RunRecord};
+use crate::results::{AbsentDataset, GuideFile, Machine, ResultsFile, RunRecord, problems};
 use crate::train::Interrupt;
 use crate::verify::numerics;
 use crate::{Error, Result};
@@ -147,6 +148,9 @@ pub(super) fn on_signals() -> Result<Interrupt> {
 
 /// Prints the tables of a complete run, draws a graph for each benchmark, and writes the guide's JSON where asked.
 pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFile>) -> Result<()> {
+    for problem in problems(record) {
+        println!("WARNING: {}", visible(&problem));
+    }
     let parts = record.parts();
     for part in &parts {
         if parts.len() > 1 {
@@ -160,11 +164,11 @@ pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFil
             multidataset::table(part),
         ];
         for table in others.into_iter().flatten() {
-            println!("{table}");
+            println!("{}", visible(&table));
         }
     }
     for warning in &record.warnings {
-        println!("warning: {warning}");
+        println!("warning: {}", visible(&warning.to_string()));
     }
     println!("results: {}", dir.display());
     if let Some(file) = guide_file {

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::Error;
+use crate::report::document::visible;
 use crate::report::statistics;
 use crate::results::{
     ChecklistItem, ChecklistStatus, Claim, Comparison, RunRecord, checklist, comparisons, judge,
+    problems,
 };
 
 /// Which runs, and what is asked of them.
@@ -69,6 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 "run": name,
                 "benchmarks": record.config.benchmarks,
                 "config_sha256": record.config_sha256,
+                "problems": problems(record),
                 "comparisons": analysed.comparisons,
                 "checklist": analysed.checklist,
             })
@@ -77,11 +80,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let document = json!({"claims": judgements, "runs": runs});
         println!("{}", serde_json::to_string_pretty(&document)?);
     } else {
-        println!("{}", statistics::claims(&judgements));
+        for (name, record) in &runs {
+            for problem in problems(record) {
+                println!("{}", visible(&format!("WARNING: {name}: {problem}")));
+            }
+        }
+        println!("{}", visible(&statistics::claims(&judgements)));
         for ((name, record), analysed) in runs.iter().zip(&analysed) {
             println!("{name} ({})", record.config.title());
-            println!("{}", statistics::comparisons(&analysed.comparisons));
-            println!("{}", statistics::checklist(&analysed.checklist));
+            println!(
+                "{}",
+                visible(&statistics::comparisons(&analysed.comparisons))
+            );
+            println!("{}", visible(&statistics::checklist(&analysed.checklist)));
         }
     }
     let items = analysed.iter().flat_map(|analysed| &analysed.checklist);

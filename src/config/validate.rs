@@ -2,6 +2,9 @@
 
 use super::{Benchmark, Budget, BudgetUnit, Config};
 
+/// Nobody trains so often; a list of more seeds is a mistake.
+const MAX_SEEDS: u64 = 10_000;
+
 /// What must hold and does not, in the order of the sections.
 pub(super) fn problems(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
@@ -172,7 +175,11 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     require(!repeated, key, "different from each other");
 
     let seeds = &config.seeds;
-    require(seeds.count > 0, "seeds.count (--num_seeds)", "at least 1");
+    require(
+        (1..=MAX_SEEDS).contains(&seeds.count),
+        "seeds.count (--num_seeds)",
+        "at least 1 and at most 10,000",
+    );
     require(
         seeds.first.checked_add(seeds.count).is_some(),
         "seeds.first (--seed)",

@@ -1,5 +1,6 @@
 //! Plots and reports from result files alone.
 
+pub mod compare;
 mod contents;
 pub mod csv;
 pub mod document;

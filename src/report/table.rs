@@ -1,5 +1,6 @@
 //! A run's summaries as a plain-text table.
 
+use super::document::visible;
 use crate::results::{Censoring, Limit, ModelLimits, RunRecord, STEPS_FOR_A_CLAIM, Summary};
 use crate::stats::{Estimate, PairedT};
 use crate::units::Count;
@@ -54,7 +55,7 @@ pub fn table(record: &RunRecord) -> String {
         lines.extend(aligned(COLUMNS, others.into_iter().map(incomparable)));
         lines.extend(limits_table(others_limits));
     }
-    lines.join("\n") + "\n"
+    visible(&(lines.join("\n") + "\n"))
 }
 
 /// An empty line and the lengths that the models reach, if any were looked for.
@@ -71,17 +72,20 @@ pub(super) fn aligned<const N: usize>(
     heads: [&str; N],
     rows: impl Iterator<Item = [String; N]>,
 ) -> Vec<String> {
-    let rows: Vec<[String; N]> = std::iter::once(heads.map(str::to_owned))
-        .chain(rows)
-        .collect();
+    let heads = heads.map(str::to_owned).into();
+    let rows: Vec<Vec<String>> = std::iter::once(heads).chain(rows.map(Vec::from)).collect();
+    aligned_rows(&rows)
+}
+
+/// The same of rows of any one length.
+pub(super) fn aligned_rows(rows: &[Vec<String>]) -> Vec<String> {
     let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let line = |row: &[String; N]| {
+    let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..n_columns).map(width).collect();
+    let line = |row: &Vec<String>| {
         let cells = row
             .iter()
             .zip(&widths)

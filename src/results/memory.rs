@@ -39,7 +39,8 @@ impl MemoryLedger {
 
     /// All categories together.
     pub fn total(&self) -> Bytes {
-        Bytes(self.categories().iter().map(|(_, bytes)| bytes.0).sum())
+        let bytes = self.categories().map(|(_, bytes)| bytes.0);
+        Bytes(bytes.into_iter().fold(0, u64::saturating_add))
     }
 }
 

@@ -5,11 +5,14 @@
 //! [`RunRecord::cells`]. A number that is not finite never becomes a silent `null`: [`Finite`] is the only
 //! float a record holds, absent values are options, and the cell's [`Outcome`] says why.
 
+mod across;
 mod audit;
 mod cell;
 mod checklist;
 mod claims;
 mod comparison;
+mod compatibility;
+mod difference;
 mod efficiency;
 mod finite;
 mod flops;
@@ -24,17 +27,25 @@ mod limits;
 mod longcontext;
 mod machine;
 mod memory;
+mod merge;
 mod multidataset;
 mod numerics;
 mod observation;
+mod problems;
 mod quantization;
 mod rates;
 mod recall;
 mod record;
+mod replay;
+mod seal;
 mod summary;
 mod warning;
 mod writer;
 
+pub use across::{
+    AcrossAdapters, AdapterRuns, Agreement, LargestDifference, LossAt, Place, Shift, SpeedAt,
+    WarningOn, across_adapters,
+};
 pub use audit::{
     AuditCheck, AuditReport, AuditedWeights, Finding, Leak, LeakSearch, UNEQUAL_RATIO, Verdict,
 };
@@ -48,6 +59,8 @@ pub use comparison::{
     Comparison, ComparisonVerdict, GuideStatistics, MARGIN_RATIO, MeanPerplexity, Ratio, Survival,
     comparisons,
 };
+pub use compatibility::{incomparable, not_poolable};
+pub use difference::Difference;
 pub use efficiency::{AtBudget, EfficiencyPoint, EfficiencyRatio};
 pub use finite::Finite;
 pub use flops::{
@@ -66,16 +79,21 @@ pub use longcontext::{
 };
 pub use machine::Machine;
 pub use memory::{Memory, MemoryLedger};
+pub use merge::merge;
 pub use multidataset::{AbsentDataset, DatasetSummary, Datasets, OnDataset};
 pub use numerics::{Denormals, ExpAccuracy, KernelAccuracy, MultiplyAdd, Numerics};
+pub use problems::problems;
 pub use quantization::{AtWidth, ModelSize, QuantizationMetrics, Sensitivity, WidthSummary};
 pub use rates::{CopyMethod, CopyRate, MatmulRate, Rates, Timestamps, Timing, TimingMethod};
 pub use recall::{
     RecallBucket, RecallKey, RecallProtocol, RecallResult, RecallVerdict, ShuffledControl,
 };
 pub use record::{
-    Files, PROTOCOL_VERSION, Provenance, ResultsFile, Resumption, RunRecord, SCHEMA_VERSION,
+    Files, PROTOCOL_VERSION, Provenance, ResultsFile, Resumption, RunRecord, SCHEMA_VERSION, Shard,
+    folder,
 };
+pub use replay::{Replay, ReplayCheck, ReplayVerdict};
+pub use seal::Seal;
 pub use summary::{NO_CONTEXT, Summary};
 pub use warning::Warning;
 pub use writer::{RunWriter, StepLine, sync_folder, temporary_in};

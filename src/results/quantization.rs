@@ -52,7 +52,8 @@ pub struct ModelSize {
 impl ModelSize {
     /// Codes, scales and rest.
     pub fn total(self) -> Bytes {
-        Bytes(self.codes_bytes.0 + self.scales_bytes.0 + self.rest_bytes.0)
+        let parts = [self.codes_bytes, self.scales_bytes, self.rest_bytes];
+        Bytes(parts.iter().fold(0, |sum, part| sum.saturating_add(part.0)))
     }
 }
 
@@ -155,7 +156,7 @@ fn summary(model: &str, width: BitWidth, completed: &[&QuantizationMetrics]) -> 
         degradation_nats: over_seeds(|(whole, at)| Some(nll(at)? - nll(whole)?)),
         size_mb: size.map(|size| size.total().0 as f64 / 1e6),
         size_without_embedding_mb: size
-            .map(|size| (size.total().0 - size.embedding_bytes.0) as f64 / 1e6),
+            .map(|size| size.total().0.saturating_sub(size.embedding_bytes.0) as f64 / 1e6),
         prefill_tokens_per_second: over_seeds(|(_, at)| Some(at.prefill_tokens_per_second?.get())),
         decode_tokens_per_second: over_seeds(|(_, at)| Some(at.decode_tokens_per_second?.get())),
     }

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::{
     AuditReport, Cell, DatasetSummary, Datasets, EfficiencyGuide, EfficiencyPoint, EfficiencyRatio,
     GuideResults, Machine, ModelLimits, MultidatasetGuide, QuantizationGuide, RecallResult,
-    RecallVerdict, Summary, Warning, WidthSummary, efficiency, limits, multidataset, quantization,
-    summary,
+    RecallVerdict, Seal, Summary, Warning, WidthSummary, efficiency, limits, multidataset,
+    quantization, summary,
 };
-use crate::config::{Benchmark, Config};
+use crate::config::{Benchmark, Config, SeedConfig, canonical_sha256};
 use crate::{Error, Result};
 
 /// Version of the file's form; raised by any change that an older reader would misread.
@@ -78,6 +78,9 @@ pub struct RunRecord {
     pub recall_verdict: Option<RecallVerdict>,
     /// What to know before quoting a number.
     pub warnings: Vec<Warning>,
+    /// How its file was found; intact for one that was not read from a file.
+    #[serde(skip)]
+    pub seal: Seal,
 }
 
 /// Origin of a record.
@@ -95,6 +98,23 @@ pub struct Provenance {
     /// When and how the run was taken up again after it had stopped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resumptions: Vec<Resumption>,
+    /// The runs that it was merged from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<Shard>,
+}
+
+/// A run that became part of a merged one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shard {
+    /// Its folder or record, as the command line named it.
+    pub run: String,
+    /// [`RunRecord::content_sha256`] of its record.
+    pub record_sha256: String,
+    /// Its seeds.
+    pub seeds: SeedConfig,
+    /// Where it came from.
+    pub provenance: Provenance,
 }
 
 /// A `bkbench resume` that trained on.
@@ -142,6 +162,7 @@ impl Provenance {
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             argv: argv(),
             resumptions: Vec::new(),
+            shards: Vec::new(),
         }
     }
 
@@ -154,7 +175,8 @@ impl Provenance {
     }
 }
 
-fn now() -> String {
+/// This moment, RFC 3339, UTC.
+pub(super) fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 
@@ -196,6 +218,7 @@ impl RunRecord {
             recall: Vec::new(),
             recall_verdict: None,
             warnings: Vec::new(),
+            seal: Seal::Intact,
         })
     }
 
@@ -284,7 +307,16 @@ impl RunRecord {
         self.recall_verdict = RecallVerdict::of(&self.recall);
     }
 
-    /// Reads a record from its file or from the folder of its run.
+    /// sha256 of everything in it, which its file names beside it.
+    ///
+    /// # Errors
+    /// As [`canonical_sha256`].
+    pub fn content_sha256(&self) -> Result<String> {
+        canonical_sha256(self)
+    }
+
+    /// Reads a record from its file or from the folder of its run. Whether somebody edited it is in its
+    /// [seal](RunRecord::seal).
     ///
     /// # Errors
     /// [`Error::BadInput`] if the file cannot be read, is not JSON, or is no record of this schema version.
@@ -292,28 +324,105 @@ impl RunRecord {
         Self::from_json(read_json(path)?, path)
     }
 
-    fn from_json(json: serde_json::Value, path: &Path) -> Result<Self> {
+    /// Refuses a record, read from `path`, that is not as it was written: nothing may be built on it.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] with what is wrong.
+    pub fn require_seal(&self, path: &Path) -> Result<()> {
+        match self.seal.problem() {
+            None => Ok(()),
+            Some(problem) => Err(Error::bad_input(
+                path.display().to_string(),
+                problem,
+                RESTORE,
+            )),
+        }
+    }
+
+    /// Refuses a record, read from `path`, of another protocol.
+    ///
+    /// # Errors
+    /// [`Error::BadInput`] with both versions.
+    pub fn require_protocol(&self, path: &Path) -> Result<()> {
+        match self.other_protocol() {
+            None => Ok(()),
+            Some(problem) => Err(Error::bad_input(
+                path.display().to_string(),
+                problem,
+                "use the version of bkbench that wrote it, or run it again",
+            )),
+        }
+    }
+
+    /// What is to be said of a record of another protocol than this program's.
+    pub fn other_protocol(&self) -> Option<String> {
+        (self.protocol_version != PROTOCOL_VERSION).then(|| {
+            format!(
+                "recorded by protocol {}, and this program's is {PROTOCOL_VERSION}: their numbers are not comparable",
+                self.protocol_version
+            )
+        })
+    }
+
+    fn from_json(mut json: serde_json::Value, path: &Path) -> Result<Self> {
         let bad = |problem: String, advice: &str| {
             Error::bad_input(path.display().to_string(), problem, advice)
         };
-        match json
-            .get("schema_version")
-            .and_then(serde_json::Value::as_u64)
-        {
+        let version = json.get("schema_version").map(serde_json::Value::as_u64);
+        match version {
             None => Err(bad(
                 "not the record of a run: it has no schema_version".into(),
                 WHAT_TO_GIVE,
             )),
-            Some(version) if version != u64::from(SCHEMA_VERSION) => Err(bad(
+            Some(Some(version)) if version == u64::from(SCHEMA_VERSION) => {
+                let seal = Seal::take_from(&mut json)?;
+                let record: Self = serde_json::from_value(json)
+                    .map_err(|error| bad(format!("a damaged record: {error}"), RESTORE))?;
+                record
+                    .config
+                    .validate()
+                    .map_err(|error| bad(format!("a damaged record: {error}"), RESTORE))?;
+                // Folders bear these names.
+                let ids = record.cells.iter().flat_map(|it| [&it.id, &it.training]);
+                if let Some(id) = ids.into_iter().find(|id| !is_id(id)) {
+                    let problem = format!("a damaged record: '{id}' is no name of a cell");
+                    return Err(bad(problem, RESTORE));
+                }
+                Ok(Self { seal, ..record })
+            }
+            Some(Some(version)) => Err(bad(
                 format!("schema version {version}, and this program reads {SCHEMA_VERSION}"),
-                "read it with the version of bkbench that wrote it",
+                if version > u64::from(SCHEMA_VERSION) {
+                    "it was written by a newer bkbench: read it with that version"
+                } else {
+                    "it was written by an older bkbench: read it with that version"
+                },
             )),
-            Some(_) => serde_json::from_value(json)
-                .map_err(|error| bad(format!("a damaged record: {error}"), "run it again")),
+            Some(None) => Err(bad(
+                "a damaged record: its schema_version is no number".into(),
+                RESTORE,
+            )),
         }
     }
 }
 
+/// The folder of a run that is named by it or by its record.
+pub fn folder(run: &Path) -> &Path {
+    if run.is_dir() {
+        return run;
+    }
+    match run.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Whether a text may be the name of a cell or of its training.
+fn is_id(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+const RESTORE: &str = "take an untouched copy, or run it again";
 const WHAT_TO_GIVE: &str = "give the folder of a run or its result.json";
 
 /// A file with results in one of the shapes this program writes.
@@ -361,5 +470,11 @@ fn read_json(path: &Path) -> Result<serde_json::Value> {
     };
     let bad = |problem| Error::bad_input(file.display().to_string(), problem, WHAT_TO_GIVE);
     let text = std::fs::read(&file).map_err(|error| bad(format!("cannot be read: {error}")))?;
-    serde_json::from_slice(&text).map_err(|error| bad(format!("not JSON: {error}")))
+    serde_json::from_slice(&text).map_err(|error| {
+        if error.is_eof() {
+            let problem = format!("cut off: {error}");
+            return Error::bad_input(file.display().to_string(), problem, RESTORE);
+        }
+        bad(format!("not JSON: {error}"))
+    })
 }

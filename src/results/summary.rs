@@ -157,12 +157,12 @@ fn summary(cells: &[&Cell], control: Option<&Vec<&Cell>>) -> Summary {
             .iter()
             .filter_map(|cell| cell.metrics.as_ref())
             .map(|metrics| metrics.nan_count)
-            .sum(),
+            .fold(0, u64::saturating_add),
         loss_scale_overflows: cells
             .iter()
             .filter_map(|cell| cell.metrics.as_ref())
             .map(|metrics| metrics.loss_scale_overflows)
-            .sum(),
+            .fold(0, u64::saturating_add),
         spikes: cells
             .iter()
             .filter_map(|cell| cell.metrics.as_ref())

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::record::FILE_NAME;
+use super::seal::Sealed;
 use super::{Finite, RunRecord};
 use crate::config::Config;
 use crate::{Error, Result};
@@ -190,8 +191,8 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Replaces `result.json` by the record as it stands now; after a crash the old or the new one is there,
-    /// whole, and all step lines of the cells in it.
+    /// Replaces `result.json` by the record as it stands now and the hash of its content; after a crash the old or the
+    /// new one is there, whole, and all step lines of the cells in it.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -199,7 +200,7 @@ impl RunWriter {
         self.sync_steps()?;
         let path = self.dir.join(FILE_NAME);
         let failed = || Error::io("write", &path);
-        let file = synced_json(record, &self.dir).map_err(failed())?;
+        let file = synced_json(&Sealed::new(record)?, &self.dir).map_err(failed())?;
         file.persist(&path).map_err(|error| failed()(error.error))?;
         sync_folder(&self.dir)
     }

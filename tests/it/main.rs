@@ -9,10 +9,12 @@
 #![allow(clippy::single_range_in_vec_init, reason = "a sequence in one segment")]
 #![allow(clippy::type_complexity, reason = "tables of field accessors")]
 
+mod across;
 mod adamw;
 mod architecture;
 mod attention;
 mod audit;
+mod bad_results;
 mod causal_conv;
 mod checklist;
 mod checkpoints;
@@ -37,6 +39,7 @@ mod limits;
 mod linear_cross_entropy;
 mod made_up;
 mod memory;
+mod merge;
 mod mixed_precision;
 mod model_flops;
 mod models;

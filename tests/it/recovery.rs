@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bkbench::math::random::{Coordinate, Purpose, words};
-use bkbench::results::{Cell, RunRecord};
+use bkbench::results::{Cell, Replay, RunRecord};
+
+use crate::support::sealed;
 
 const TEXT: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -358,6 +360,12 @@ fn what_differs_from_the_record_is_named_and_refused() {
         *record.pointer_mut(path).unwrap() = value;
         fs::write(&file, record.to_string()).unwrap();
         let said = place.fails(&resume, 2);
+        assert!(
+            said.contains("edited after it was written"),
+            "{path}: {said}"
+        );
+        fs::write(&file, sealed(record)).unwrap();
+        let said = place.fails(&resume, 2);
         let name = match path {
             "/config/train/learning_rate" => "config_sha256",
             _ => path.rsplit('/').next().unwrap(),
@@ -492,6 +500,14 @@ fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
+/// Whether a replay says that something is not as recorded.
+fn differs(printed: &str, what: &str) -> bool {
+    printed.lines().any(|line| {
+        let rest = line.strip_prefix("DIFFERS");
+        rest.is_some_and(|rest| rest.trim_start().starts_with(what))
+    })
+}
+
 #[test]
 fn a_replay_agrees_to_the_bit_and_catches_what_was_changed() {
     let place = Place::new();
@@ -500,17 +516,21 @@ fn a_replay_agrees_to_the_bit_and_catches_what_was_changed() {
     let replay = format!("replay {} --quiet", run.display());
     let before = contents(&run);
     let printed = place.succeeds(&replay);
-    assert!(contents(&run) == before, "a replay writes nothing");
-    // 3 of the run; id, training, derived values, first steps, last weights, evaluation of each cell.
+    let kept = Replay::beside(&run).unwrap().unwrap();
+    assert_eq!(kept.counts(), [52, 0, 0]);
+    assert_eq!(kept.record_sha256, place.record().content_sha256().unwrap());
+    fs::remove_file(run.join("replay.json")).unwrap();
+    assert!(contents(&run) == before, "a replay writes nothing else");
+    // 4 of the run; id, training, derived values, first steps, last weights, evaluation of each cell.
     assert!(
-        printed.ends_with("51 same, 0 differ, 0 not compared\n"),
+        printed.ends_with("52 same, 0 differ, 0 not compared\n"),
         "{printed}"
     );
 
     let cell = place.record().cells[3].id.clone();
     let printed = place.succeeds(&format!("{replay} --cell {cell}"));
     assert!(
-        printed.ends_with("9 same, 0 differ, 0 not compared\n"),
+        printed.ends_with("10 same, 0 differ, 0 not compared\n"),
         "{printed}"
     );
     assert!(
@@ -540,22 +560,27 @@ fn a_replay_agrees_to_the_bit_and_catches_what_was_changed() {
             Some(x) => f64::from_bits(x.to_bits() + 1).into(),
             None => "0000000000000000".into(),
         };
-        fs::write(&file, record.to_string()).unwrap();
+        fs::write(&file, sealed(record)).unwrap();
         let output = place.output(&replay);
         assert_eq!(output.status.code(), Some(1), "{path}: {}", stderr(&output));
         let printed = String::from_utf8(output.stdout).unwrap();
-        let differs = |line: &str| {
-            line.strip_prefix("DIFFERS")
-                .is_some_and(|rest| rest.trim_start().starts_with(what))
-        };
-        assert!(printed.lines().any(differs), "{path}: {printed}");
+        assert!(differs(&printed, what), "{path}: {printed}");
+        assert!(!differs(&printed, "content_sha256"), "{path}: {printed}");
+        let [_, n_differ, _] = Replay::beside(&run).unwrap().unwrap().counts();
+        assert!(n_differ > 0, "{path}");
     }
+    let edited = original.replacen("\"n_tokens\": ", "\"n_tokens\": 1", 1);
+    fs::write(&file, edited).unwrap();
+    let output = place.output(&replay);
+    assert_eq!(output.status.code(), Some(1));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(differs(&printed, "content_sha256"), "{printed}");
     fs::write(&file, original).unwrap();
 
     fs::remove_dir_all(run.join("checkpoints")).unwrap();
     let printed = place.succeeds(&replay);
     assert!(
-        printed.ends_with("35 same, 0 differ, 8 not compared\n"),
+        printed.ends_with("36 same, 0 differ, 8 not compared\n"),
         "{printed}"
     );
 }

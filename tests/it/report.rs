@@ -10,8 +10,8 @@ use bkbench::report::csv;
 use bkbench::report::document::Document;
 use bkbench::results::{
     AtWidth, AuditReport, AuditedWeights, Claim, DivergenceCause, Finding, Finite, Leak,
-    LeakSearch, ModelSize, Outcome, QuantizationMetrics, RunRecord, RunWriter, Sensitivity,
-    Warning,
+    LeakSearch, ModelSize, Outcome, QuantizationMetrics, RunRecord, RunWriter, SCHEMA_VERSION,
+    Sensitivity, Warning,
 };
 use bkbench::units::Bytes;
 
@@ -65,7 +65,7 @@ fn document(records: &[&RunRecord]) -> Document {
         .enumerate()
         .map(|(i, record)| name(i, record));
     let runs: Vec<(String, RunRecord)> = runs.collect();
-    Document::of(&runs, &Claim::of_the_guide().unwrap())
+    Document::of(&runs, &[], &Claim::of_the_guide().unwrap())
 }
 
 fn html(record: &RunRecord) -> String {
@@ -304,7 +304,7 @@ fn hostile_strings_stay_texts() {
     claims[0].text = HOSTILE.into();
     claims[0].model = HOSTILE.into();
     let runs = [(HOSTILE.to_owned(), record)];
-    let document = Document::of(&runs, &claims);
+    let document = Document::of(&runs, &[], &claims);
 
     let page = document.html();
     let known = vocabulary(&html(&longcontext(2)));
@@ -569,8 +569,9 @@ fn bad_input_is_refused_before_anything_is_written() {
     assert!(refused(&format!("report {name} --claims nowhere.toml")).contains("nowhere.toml"));
     let whole = std::fs::read_to_string(run.join("result.json")).unwrap();
     std::fs::write(run.join("result.json"), &whole[..whole.len() / 2]).unwrap();
-    assert!(refused(&format!("report {name}")).contains("not JSON"));
-    let newer = whole.replacen("\"schema_version\": 4", "\"schema_version\": 99", 1);
+    assert!(refused(&format!("report {name}")).contains("cut off"));
+    let schema = format!("\"schema_version\": {SCHEMA_VERSION}");
+    let newer = whole.replacen(&schema, "\"schema_version\": 99", 1);
     std::fs::write(run.join("result.json"), newer).unwrap();
     assert!(refused(&format!("report {name}")).contains("schema version 99"));
     std::fs::write(dir.path().join("guide.json"), "{\"seq_len_512\": {}}").unwrap();

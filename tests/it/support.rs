@@ -35,6 +35,14 @@ pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     bkbench::hardware::read::doubles(tensor, "reading a test's tensor").expect("a working device")
 }
 
+/// The text of a record's file, with the hash of whatever is in it.
+pub(crate) fn sealed(mut record: serde_json::Value) -> String {
+    record.as_object_mut().unwrap().remove("content_sha256");
+    let hash = bkbench::config::canonical_sha256(&record).unwrap();
+    record["content_sha256"] = hash.into();
+    record.to_string()
+}
+
 /// A folder of golden vectors committed with the tests: the manifest and the tensors of one operation.
 pub(crate) struct Golden {
     /// The manifest's cases.

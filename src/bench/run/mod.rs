@@ -26,7 +26,6 @@ use crate::{Error, Result};
 
 pub(super) use cell::{failure_kind, parameters};
 pub use grid::{Grid, Planned, SEGMENT_LEN, Setting, segment_len, settings};
-pub use replay::{Check, Verdict};
 
 /// Where checkpoints lie, one folder a training.
 #[derive(Debug, Clone)]

@@ -3,50 +3,28 @@
 
 use super::{Point, Run, json};
 use crate::models::{LanguageModel, weights};
-use crate::results::{Cell, Finite, LongContextMetrics, Outcome, RunRecord};
+use crate::results::{
+    Cell, Finite, LongContextMetrics, Outcome, ReplayCheck, ReplayVerdict, RunRecord,
+};
 use crate::train::{Interrupt, Observer, Step, train};
 use crate::{Error, Result};
 
 /// Steps of a training that are taken again.
 const STEPS: usize = 5;
 
-/// One comparison of a replay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
-    /// The cell in words, or `run`.
-    pub of: String,
-    /// What was compared.
-    pub what: &'static str,
-    /// How it ended.
-    pub verdict: Verdict,
-}
-
-/// How a comparison ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Equal, to the bit where it is a number.
-    Same,
-    /// Not equal; says what was recorded and what came out.
-    Differs(String),
-    /// Could not be compared; says why.
-    NotCompared(String),
-}
-
-impl Verdict {
-    fn of<T: PartialEq + std::fmt::Debug>(recorded: &T, now: &T) -> Self {
-        if recorded == now {
-            Self::Same
-        } else {
-            Self::Differs(format!("recorded {recorded:?}, now {now:?}"))
-        }
+fn compared<T: PartialEq + std::fmt::Debug>(recorded: &T, now: &T) -> ReplayVerdict {
+    if recorded == now {
+        ReplayVerdict::Same
+    } else {
+        ReplayVerdict::Differs(format!("recorded {recorded:?}, now {now:?}"))
     }
+}
 
-    fn of_hashes(recorded: &str, now: &str) -> Self {
-        if recorded == now {
-            Self::Same
-        } else {
-            Self::Differs(format!("recorded {recorded}, now {now}"))
-        }
+fn compared_hashes(recorded: &str, now: &str) -> ReplayVerdict {
+    if recorded == now {
+        ReplayVerdict::Same
+    } else {
+        ReplayVerdict::Differs(format!("recorded {recorded}, now {now}"))
     }
 }
 
@@ -60,7 +38,7 @@ impl Run<'_> {
         &self,
         record: &RunRecord,
         only: Option<&str>,
-        each: &mut dyn FnMut(Check),
+        each: &mut dyn FnMut(ReplayCheck),
     ) -> Result<()> {
         if let Some(id) = only
             && record.cell(id).is_none()
@@ -71,29 +49,36 @@ impl Run<'_> {
                 known: record.cells.iter().map(|cell| cell.id.clone()).collect(),
             });
         }
-        let mut of_run = |what, verdict| {
-            each(Check {
+        let mut of_run = |what: &str, verdict| {
+            each(ReplayCheck {
                 of: "run".into(),
-                what,
+                what: what.into(),
                 verdict,
             });
         };
+        of_run(
+            "content_sha256",
+            match record.seal.problem() {
+                None => ReplayVerdict::Same,
+                Some(problem) => ReplayVerdict::Differs(problem.into()),
+            },
+        );
         let config = record.config.sha256()?;
         of_run(
             "config_sha256",
-            Verdict::of_hashes(&record.config_sha256, &config),
+            compared_hashes(&record.config_sha256, &config),
         );
         of_run(
             "summaries",
             if record.is_derived() {
-                Verdict::Same
+                ReplayVerdict::Same
             } else {
-                Verdict::Differs("they do not follow from the cells".into())
+                ReplayVerdict::Differs("they do not follow from the cells".into())
             },
         );
         let data = self.data()?;
         let now = (&data, &self.datasets()?);
-        of_run("data", Verdict::of(&(&record.data, &record.datasets), &now));
+        of_run("data", compared(&(&record.data, &record.datasets), &now));
         let hardware = json(&self.hardware.fingerprint)?;
         let elsewhere = (record.hardware != hardware)
             .then(|| "recorded on another device or by another version".to_owned());
@@ -115,25 +100,22 @@ impl Run<'_> {
             if only.is_some_and(|id| id != cell.id) {
                 continue;
             }
-            let mut of_cell = |what, verdict| {
-                each(Check {
+            let mut of_cell = |what: &str, verdict| {
+                each(ReplayCheck {
                     of: format!("{model} {} seed {seed} ({})", cell.setting(), cell.id),
-                    what,
+                    what: what.into(),
                     verdict,
                 });
             };
             let ids = point.ids()?;
-            of_cell("id", Verdict::of_hashes(&cell.id, &ids.cell));
-            of_cell(
-                "training",
-                Verdict::of_hashes(&cell.training, &ids.training),
-            );
+            of_cell("id", compared_hashes(&cell.id, &ids.cell));
+            of_cell("training", compared_hashes(&cell.training, &ids.training));
             let Some(metrics) = &cell.metrics else {
                 continue;
             };
             of_cell("derived values", derived(metrics));
             let first_steps = match &elsewhere {
-                Some(why) => Verdict::NotCompared(why.clone()),
+                Some(why) => ReplayVerdict::NotCompared(why.clone()),
                 None => self.first_steps(point, metrics)?,
             };
             of_cell("first steps", first_steps);
@@ -147,7 +129,7 @@ impl Run<'_> {
     }
 
     /// Takes the first steps again.
-    fn first_steps(&self, point: Point<'_>, metrics: &LongContextMetrics) -> Result<Verdict> {
+    fn first_steps(&self, point: Point<'_>, metrics: &LongContextMetrics) -> Result<ReplayVerdict> {
         let interrupt = Interrupt::default();
         let mut first = FirstSteps {
             steps: Vec::new(),
@@ -166,15 +148,15 @@ impl Run<'_> {
         for (index, (recorded, now)) in recorded.zip(&first.steps).enumerate() {
             let now = (Finite::new(now.loss_nats), Finite::new(now.gradient_norm));
             if (*recorded.0, *recorded.1) != now {
-                return Ok(Verdict::Differs(format!(
+                return Ok(ReplayVerdict::Differs(format!(
                     "step {index}: recorded loss and gradient norm {recorded:?}, now {now:?}"
                 )));
             }
         }
         if curves.loss_nats.is_empty() {
-            return Ok(Verdict::NotCompared("no step was recorded".into()));
+            return Ok(ReplayVerdict::NotCompared("no step was recorded".into()));
         }
-        Ok(Verdict::Same)
+        Ok(ReplayVerdict::Same)
     }
 
     /// Evaluates the last checkpoint again, where it was kept.
@@ -184,23 +166,23 @@ impl Run<'_> {
         cell: &Cell,
         metrics: &LongContextMetrics,
         elsewhere: Option<&str>,
-    ) -> Result<Vec<(&'static str, Verdict)>> {
+    ) -> Result<Vec<(&'static str, ReplayVerdict)>> {
         const WEIGHTS: &str = "last weights";
         const EVALUATION: &str = "evaluation";
         let (checkpoint, damaged) = self.checkpoints.of_training(&cell.training).newest();
         let Some(checkpoint) = checkpoint else {
             let verdict = match damaged.into_iter().next() {
-                Some(problem) => Verdict::Differs(problem),
-                None => Verdict::NotCompared("no checkpoint was kept".into()),
+                Some(problem) => ReplayVerdict::Differs(problem),
+                None => ReplayVerdict::NotCompared("no checkpoint was kept".into()),
             };
             return Ok(vec![(WEIGHTS, verdict)]);
         };
         let model = LanguageModel::new(point.shape, point.seed, &self.hardware.device);
         let model = checkpoint.weights(model)?;
-        let weights = Verdict::of_hashes(&metrics.weights_sha256, &weights::sha256(&model)?);
+        let weights = compared_hashes(&metrics.weights_sha256, &weights::sha256(&model)?);
         let evaluation = match elsewhere {
-            Some(why) => Verdict::NotCompared(why.into()),
-            None => Verdict::of(
+            Some(why) => ReplayVerdict::NotCompared(why.into()),
+            None => compared(
                 &metrics.evaluation,
                 &Some(point.evaluate(&model)?.evaluation),
             ),
@@ -210,7 +192,7 @@ impl Run<'_> {
 }
 
 /// The values that are derived from the curves.
-fn derived(metrics: &LongContextMetrics) -> Verdict {
+fn derived(metrics: &LongContextMetrics) -> ReplayVerdict {
     let curves = &metrics.curves;
     let recorded = (
         metrics.final_loss_nats,
@@ -230,7 +212,7 @@ fn derived(metrics: &LongContextMetrics) -> Verdict {
         curves.loss_scale_overflows.len() as u64,
         curves.spike_steps(),
     );
-    Verdict::of(&recorded, &now)
+    compared(&recorded, &now)
 }
 
 /// Keeps the first steps and ends the training after them.

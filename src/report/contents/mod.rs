@@ -7,20 +7,23 @@ mod run;
 use super::document::{Block, Cell, Column, Document, Kind, Table, Tone};
 use super::statistics;
 use crate::results::{
-    Claim, ClaimVerdict, Comparison, ComparisonVerdict, Judgement, RunRecord, comparisons, judge,
+    Claim, ClaimVerdict, Comparison, ComparisonVerdict, Judgement, Replay, RunRecord, comparisons,
+    judge, problems,
 };
 
 impl Document {
-    /// The report on runs, given with their names: verdicts on the claims, then what each run found.
-    pub fn of(runs: &[(String, RunRecord)], claims: &[Claim]) -> Self {
+    /// The report on runs, given with their names, and on the last replay of each: verdicts on the claims, then what each
+    /// run found.
+    pub fn of(runs: &[(String, RunRecord)], replays: &[Option<Replay>], claims: &[Claim]) -> Self {
         let compared: Vec<Vec<Comparison>> =
             runs.iter().map(|(_, record)| comparisons(record)).collect();
         let mut blocks = vec![
             in_short(runs, &compared),
             on_claims(&judge(claims, runs), runs.len()),
         ];
-        for ((name, record), compared) in runs.iter().zip(&compared) {
-            blocks.push(run::section(name, record, compared));
+        for (i, ((name, record), compared)) in runs.iter().zip(&compared).enumerate() {
+            let replay = replays.get(i).and_then(Option::as_ref);
+            blocks.push(run::section(name, record, compared, replay));
         }
         let models = &runs[..runs.len().min(1)];
         let title = models.iter().map(|(_, record)| {
@@ -46,7 +49,7 @@ fn in_short(runs: &[(String, RunRecord)], compared: &[Vec<Comparison>]) -> Block
     });
     blocks.push(Block::List(lines.collect()));
     for (name, record) in runs {
-        let problems = origin::problems(record);
+        let problems = problems(record);
         if !problems.is_empty() {
             blocks.push(Block::Notice(format!("{name}: {}.", problems.join("; "))));
         }

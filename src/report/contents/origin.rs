@@ -4,37 +4,9 @@ use serde_json::{Value, json};
 
 use super::super::document::{Block, Kind};
 use crate::results::{
-    Denormals, Finite, KernelAccuracy, Machine, MultiplyAdd, PROTOCOL_VERSION, RunRecord,
+    Denormals, Finite, KernelAccuracy, Machine, MultiplyAdd, Replay, ReplayCheck, ReplayVerdict,
+    RunRecord,
 };
-
-/// What makes a record less than it says: cells that are missing, hashes and derived values that do not agree.
-pub(super) fn problems(record: &RunRecord) -> Vec<String> {
-    let mut problems = Vec::new();
-    let (n_run, n_planned) = (record.cells.len() as u64, record.n_cells());
-    if n_run < n_planned {
-        problems.push(format!(
-            "the run is not finished: {n_run} of {n_planned} cells have run; go on with `bkbench resume`"
-        ));
-    }
-    if record.protocol_version != PROTOCOL_VERSION {
-        problems.push(format!(
-            "recorded by protocol {}, and this program's is {PROTOCOL_VERSION}: their numbers are not comparable",
-            record.protocol_version
-        ));
-    }
-    let agrees = |hash: String| hash == record.config_sha256;
-    if !record.config.sha256().is_ok_and(agrees) {
-        problems.push(
-            "the configuration does not have the hash that the record names: it was edited, or written by another version of bkbench".into(),
-        );
-    }
-    if !record.is_derived() {
-        problems.push(
-            "the means do not follow from the cells: the record was edited, or written by another version of bkbench".into(),
-        );
-    }
-    problems
-}
 
 pub(super) fn hardware(record: &RunRecord) -> Block {
     let rows = flat(&record.hardware);
@@ -122,16 +94,54 @@ fn denormals(denormals: Denormals) -> &'static str {
     }
 }
 
-/// A replay writes nothing, and so there is none to show.
-pub(super) fn replay(name: &str) -> Block {
-    let text = "A record holds no replay. This derives every mean again, takes the first steps of every training again, and compares to the bit:";
-    Block::section(
-        "Replay",
-        vec![
-            Block::Paragraph(text.into()),
-            Block::Code(format!("bkbench replay {name}")),
-        ],
-    )
+/// The last replay, if there was one, and how to make another.
+pub(super) fn replay(name: &str, record: &RunRecord, last: Option<&Replay>) -> Block {
+    let mut blocks = match last {
+        None => vec![Block::Paragraph(
+            "This record was not replayed, or elsewhere.".into(),
+        )],
+        Some(last) => outcome(record, last),
+    };
+    let text = "This derives every mean again, takes the first steps of every training again, and compares to the bit:";
+    blocks.push(Block::Paragraph(text.into()));
+    blocks.push(Block::Code(format!("bkbench replay {name}")));
+    Block::section("Replay", blocks)
+}
+
+fn outcome(record: &RunRecord, last: &Replay) -> Vec<Block> {
+    let [n_same, n_differ, n_not_compared] = last.counts();
+    let device = last.hardware.get("adapter").and_then(Value::as_str);
+    let what = last.cell.as_ref().map_or_else(
+        || "all cells".to_owned(),
+        |cell| format!("cell {cell} alone"),
+    );
+    let counts = format!(
+        "Last replay, {}, on {}, of {what}: {n_same} comparisons the same, {n_differ} different, {n_not_compared} not made.",
+        last.finished_utc,
+        device.unwrap_or("an unnamed device")
+    );
+    let is_of_this = |hash: String| hash == last.record_sha256;
+    let mut blocks = vec![if n_differ > 0 {
+        Block::Notice(counts)
+    } else {
+        Block::Paragraph(counts)
+    }];
+    if !record.content_sha256().is_ok_and(is_of_this) {
+        let text = "That replay was of another state of the record, which has changed since.";
+        blocks.push(Block::Notice(text.into()));
+    }
+    let differing = |check: &ReplayCheck| match &check.verdict {
+        ReplayVerdict::Differs(how) => Some(format!("{}, {}: {how}", check.of, check.what)),
+        ReplayVerdict::Same | ReplayVerdict::NotCompared(_) => None,
+    };
+    let differing: Vec<String> = last.checks.iter().filter_map(differing).collect();
+    if !differing.is_empty() {
+        blocks.push(Block::details(
+            "What differed",
+            vec![Block::List(differing)],
+        ));
+    }
+    blocks
 }
 
 pub(super) fn provenance(record: &RunRecord) -> Block {
@@ -152,6 +162,19 @@ pub(super) fn provenance(record: &RunRecord) -> Block {
         rows.push([
             "resumed".to_owned(),
             format!("{}: {}", resumption.started_utc, resumption.argv.join(" ")),
+        ]);
+    }
+    for shard in &provenance.shards {
+        rows.push([
+            "merged from".to_owned(),
+            format!(
+                "{}, started {}, {} seed(s) from {}, content_sha256 {}",
+                shard.run,
+                shard.provenance.started_utc,
+                shard.seeds.count,
+                shard.seeds.first,
+                shard.record_sha256
+            ),
         ]);
     }
     let table =

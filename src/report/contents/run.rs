@@ -7,8 +7,8 @@ use super::{fairness, origin};
 use crate::Result;
 use crate::config::Benchmark;
 use crate::results::{
-    ChecklistItem, ChecklistStatus, Comparison, ModelLimits, ResultsFile, RunRecord, Summary,
-    checklist,
+    ChecklistItem, ChecklistStatus, Comparison, ModelLimits, Replay, ResultsFile, RunRecord,
+    Summary, checklist,
 };
 use crate::units::{Bytes, Count};
 
@@ -47,7 +47,12 @@ pub(super) fn why_not_compared(record: &RunRecord) -> Option<String> {
 }
 
 /// Everything that a report says of one run.
-pub(super) fn section(name: &str, record: &RunRecord, compared: &[Comparison]) -> Block {
+pub(super) fn section(
+    name: &str,
+    record: &RunRecord,
+    compared: &[Comparison],
+    replay: Option<&Replay>,
+) -> Block {
     let mut blocks = vec![Block::Paragraph(format!("Recorded in {name}."))];
     let parts = record.parts();
     let results = match parts.as_slice() {
@@ -63,7 +68,7 @@ pub(super) fn section(name: &str, record: &RunRecord, compared: &[Comparison]) -
     blocks.push(origin::hardware(record));
     blocks.push(Block::section("Warnings", warnings(record)));
     blocks.push(checklist_section(&checklist(record, compared)));
-    blocks.push(origin::replay(name));
+    blocks.push(origin::replay(name, record, replay));
     blocks.push(origin::provenance(record));
     Block::section(title(record), blocks)
 }

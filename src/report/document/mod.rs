@@ -164,8 +164,9 @@ impl Block {
     }
 }
 
-/// A text without characters that show nothing or turn the text around them: a name must not look like another.
-fn visible(text: &str) -> String {
+/// A text without characters that show nothing, move the cursor or turn the text around them: a name must not look like
+/// another, and nothing in a file may steer a terminal.
+pub fn visible(text: &str) -> String {
     let hidden = |c: char| {
         (c.is_control() && c != '\n')
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

@@ -4,7 +4,7 @@ use super::Drawing;
 use super::figure::{Band, Figure, Key, Line, Mark, NEUTRAL, Panel, Sample, colour};
 use crate::config::BudgetUnit;
 use crate::report::efficiency::ratio_in_words;
-use crate::results::{EfficiencyEntry, EfficiencyGuide, ResultsFile};
+use crate::results::{EfficiencyEntry, EfficiencyGuide, ResultsFile, problems};
 use crate::{Error, Result};
 
 /// What to draw.
@@ -41,7 +41,11 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
             let about = About {
                 unit: record.config.efficiency.budget_unit,
                 ratio: record.efficiency_ratio.as_ref().map(ratio_in_words),
-                footer: warnings.take(2).collect::<Vec<_>>().join(".  "),
+                footer: problems(record)
+                    .into_iter()
+                    .chain(warnings.take(2))
+                    .collect::<Vec<_>>()
+                    .join(".  "),
             };
             (&of_record, about)
         }

@@ -74,6 +74,8 @@ pub(super) struct Panel {
     pub(super) x: Range<f64>,
     /// Names of x = 0, 1, ...; numbers where empty.
     pub(super) categories: Vec<String>,
+    /// Label of y where it is the decimal logarithm of another quantity than the figure's, one for all such panels.
+    pub(super) other_y_label: Option<String>,
     pub(super) bands: Vec<Band>,
     pub(super) lines: Vec<Line>,
     pub(super) marks: Vec<Mark>,
@@ -137,23 +139,26 @@ impl Figure {
             self.panels.len().clamp(1, 3)
         };
         let n_rows = self.panels.len().div_ceil(n_columns).max(1);
-        let y = self.y_range();
+        let ranges = [self.y_range(false), self.y_range(true)];
+        let mut was_other = false;
         for (i, (panel, area)) in self
             .panels
             .iter()
             .zip(body.split_evenly((n_rows, n_columns)))
             .enumerate()
         {
-            let y_label = if i % n_columns == 0 {
-                self.y_label.as_str()
-            } else {
-                ""
-            };
+            let label = panel.other_y_label.as_ref().unwrap_or(&self.y_label);
+            let is_other = panel.other_y_label.is_some();
+            let is_labelled = i % n_columns == 0 || is_other != was_other;
+            was_other = is_other;
             panel.draw(
                 &area,
-                (y.clone(), [self.log_x, self.log_y]),
+                (
+                    ranges[usize::from(is_other)].clone(),
+                    [self.log_x, self.log_y || is_other],
+                ),
                 &self.x_label,
-                y_label,
+                if is_labelled { label } else { "" },
             )?;
         }
         root.present()?;
@@ -198,18 +203,16 @@ impl Figure {
         Ok(())
     }
 
-    /// The range of all lines and marks with some air.
-    fn y_range(&self) -> Range<f64> {
-        let lines = self
-            .panels
-            .iter()
+    /// The range of all lines and marks of one quantity with some air.
+    fn y_range(&self, is_other: bool) -> Range<f64> {
+        let panels = || {
+            let all = self.panels.iter();
+            all.filter(|panel| panel.other_y_label.is_some() == is_other)
+        };
+        let lines = panels()
             .flat_map(|panel| &panel.lines)
             .flat_map(|line| &line.points);
-        let marks = self
-            .panels
-            .iter()
-            .flat_map(|panel| &panel.marks)
-            .map(|mark| &mark.at);
+        let marks = panels().flat_map(|panel| &panel.marks).map(|mark| &mark.at);
         let (low, high) = lines.chain(marks).fold(
             (f64::INFINITY, f64::NEG_INFINITY),
             |(low, high), &(_, y)| (low.min(y), high.max(y)),

@@ -1,5 +1,6 @@
 //! Plots. Each is drawn once, as SVG; PNG and PDF are made from that drawing, so that the three never differ.
 
+pub mod across;
 pub mod efficiency;
 mod figure;
 pub mod kernels;

@@ -2,7 +2,7 @@
 
 use super::Drawing;
 use super::figure::{Figure, Key, Line, Mark, NEUTRAL, Panel, Sample, colour};
-use crate::results::{DatasetEntry, MultidatasetGuide, ResultsFile};
+use crate::results::{DatasetEntry, MultidatasetGuide, ResultsFile, problems};
 use crate::{Error, Result};
 
 /// Distance between the models of a dataset; the distance between datasets is 1.
@@ -29,7 +29,8 @@ pub fn draw(results: &ResultsFile, options: Options) -> Result<Drawing> {
             let present =
                 datasets.map_or(String::new(), |it| format!("{}.  ", it.in_words(wanted)));
             let warnings = record.warnings.iter().map(ToString::to_string);
-            let footer = warnings.take(2).collect::<Vec<_>>().join(".  ");
+            let lines = problems(record).into_iter().chain(warnings.take(2));
+            let footer = lines.collect::<Vec<_>>().join(".  ");
             (&of_record, present, footer)
         }
         ResultsFile::Multidataset(guide) => (guide, String::new(), String::new()),

@@ -4,7 +4,7 @@ use super::Drawing;
 use super::figure::{Band, Figure, Key, Line, Mark, NEUTRAL, Panel, Sample, colour};
 use crate::config::Benchmark;
 use crate::quant::BitWidth;
-use crate::results::{QuantizationGuide, QuantizedEntry, ResultsFile};
+use crate::results::{QuantizationGuide, QuantizedEntry, ResultsFile, problems};
 use crate::{Error, Result};
 
 /// What to draw.
@@ -28,7 +28,8 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
         ResultsFile::Record(record) => {
             of_record = QuantizationGuide::new(&record.only(Benchmark::Quantization));
             let warnings = record.warnings.iter().map(ToString::to_string);
-            (&of_record, warnings.take(2).collect::<Vec<_>>().join(".  "))
+            let lines = problems(record).into_iter().chain(warnings.take(2));
+            (&of_record, lines.collect::<Vec<_>>().join(".  "))
         }
         ResultsFile::Quantization(guide) => (guide, String::new()),
         _ => {

@@ -9,6 +9,7 @@ use super::figure::{Band, Figure, Key, Line, Mark, NEUTRAL, Panel, Sample, colou
 use crate::config::{Budget, MatchBasis};
 use crate::results::{
     Cell, Curves, Finite, GuideEntry, GuideResults, Outcome, ResultsFile, RunRecord, Warning,
+    problems,
 };
 use crate::stats::Estimate;
 use crate::units::Count;
@@ -422,8 +423,9 @@ fn footer(record: &RunRecord) -> String {
                 | Warning::FewSeeds { .. }
         )
     });
-    caveats
-        .map(ToString::to_string)
+    problems(record)
+        .into_iter()
+        .chain(caveats.map(ToString::to_string))
         .collect::<Vec<_>>()
         .join(".  ")
 }

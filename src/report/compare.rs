@@ -1,0 +1,228 @@
+//! Runs on several adapters side by side, as plain-text tables.
+
+use serde_json::Value;
+
+use super::document::visible;
+use super::table::{aligned, aligned_rows, estimate};
+use crate::results::{
+    AcrossAdapters, AdapterRuns, Agreement, LossAt, Place, Shift, SpeedAt, WarningOn,
+};
+use crate::units::{Bytes, Count};
+
+const LOSSES: [&str; 8] = [
+    "setting",
+    "model",
+    "adapter",
+    "completed",
+    "held-out loss",
+    "perplexity",
+    "bits/byte",
+    "loss - [1]",
+];
+const SPEEDS: [&str; 8] = [
+    "setting",
+    "model",
+    "of",
+    "adapter",
+    "tokens/s",
+    "over [1]",
+    "peak memory",
+    "estimated",
+];
+const AGREEMENT: [&str; 9] = [
+    "setting",
+    "model",
+    "adapter",
+    "seeds",
+    "steps",
+    "largest difference",
+    "finite on one alone",
+    "equal text order",
+    "equal weights",
+];
+
+/// The adapters with their hardware, then losses, speed and memory, and how well the trainings agree.
+pub fn text(across: &AcrossAdapters) -> String {
+    let mut lines: Vec<String> = across.adapters.iter().enumerate().map(adapter).collect();
+    lines.extend(pooling(&across.adapters));
+    lines.push(String::new());
+    lines.push("Hardware:".into());
+    lines.extend(hardware(&across.adapters));
+    lines.push(String::new());
+    lines.push("Means over completed seeds, +- half the 95 % t interval; losses in nats per token, differences by seed:".into());
+    let losses = across.losses.iter().map(|it| loss(it, across));
+    lines.extend(aligned(LOSSES, losses));
+    lines.push(String::new());
+    lines.push("Speed, and the largest measured peak of memory over seeds:".into());
+    let speeds = across.speeds.iter().map(|it| speed(it, across));
+    lines.extend(aligned(SPEEDS, speeds));
+    if !across.agreement.is_empty() {
+        lines.push(String::new());
+        lines.push(
+            "Agreement with [1], seed by seed: training losses at equal steps, nats per token:"
+                .into(),
+        );
+        let agreement = across.agreement.iter().map(|it| agree(it, across));
+        lines.extend(aligned(AGREEMENT, agreement));
+    }
+    let n_adapters = across.adapters.len();
+    lines.extend(across.warnings.iter().map(|it| warning(it, n_adapters)));
+    lines.extend(across.notes.iter().map(|note| format!("note: {note}")));
+    visible(&(lines.join("\n") + "\n"))
+}
+
+fn warning(WarningOn { warning, adapters }: &WarningOn, n_adapters: usize) -> String {
+    if adapters.len() == n_adapters {
+        return format!("warning: {warning}");
+    }
+    let places: Vec<String> = adapters.iter().map(|it| format!("[{}]", it + 1)).collect();
+    format!("warning: {} {warning}", places.join(" "))
+}
+
+/// Name of an adapter, its API, and of the CPU backend what decides its numbers.
+pub(super) fn name(adapter: &AdapterRuns) -> String {
+    let field = |key: &str| match adapter.hardware.get(key) {
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(Value::Null) | None => None,
+        Some(other) => Some(other.to_string()),
+    };
+    let name = field("adapter").unwrap_or("an unnamed device".into());
+    match (field("api"), field("threads"), field("simd")) {
+        (Some(api), ..) => format!("{name} ({api})"),
+        (None, Some(threads), Some(simd)) => {
+            format!("{name} (CPU backend, {threads} threads, {simd})")
+        }
+        _ => name,
+    }
+}
+
+fn adapter((i, adapter): (usize, &AdapterRuns)) -> String {
+    let seeds: Vec<String> = adapter.seeds.iter().map(ToString::to_string).collect();
+    format!(
+        "[{}] {}: seeds {} of {}",
+        i + 1,
+        name(adapter),
+        seeds.join(" "),
+        adapter.runs.join(", ")
+    )
+}
+
+/// Whose seeds are taken together, and what forbids more.
+fn pooling(adapters: &[AdapterRuns]) -> Vec<String> {
+    let [_, others @ ..] = adapters else {
+        return Vec::new();
+    };
+    if others.is_empty() {
+        return vec!["One fingerprint: the seeds of all runs are taken together.".into()];
+    }
+    let mut lines =
+        vec!["Seeds are taken together by adapter, for the fingerprints differ:".to_owned()];
+    for (i, other) in others.iter().enumerate() {
+        let differs = other.differs.iter();
+        lines.extend(differs.map(|it| format!("  [1] against [{}]: {it}", i + 2)));
+    }
+    lines
+}
+
+fn hardware(adapters: &[AdapterRuns]) -> Vec<String> {
+    let keys = adapters
+        .first()
+        .and_then(|first| first.hardware.as_object());
+    let keys = keys.into_iter().flat_map(|fields| fields.keys());
+    let value = |adapter: &AdapterRuns, key: &str| match adapter.hardware.get(key) {
+        Some(Value::String(text)) if !text.is_empty() => text.clone(),
+        Some(Value::String(_) | Value::Null) | None => "-".into(),
+        Some(other) => other.to_string(),
+    };
+    let heads = (1..=adapters.len()).map(|place| format!("[{place}]"));
+    let head = std::iter::once(String::new()).chain(heads).collect();
+    let row = |key: &String| {
+        let values = adapters.iter().map(|adapter| value(adapter, key));
+        std::iter::once(key.clone()).chain(values).collect()
+    };
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(keys.map(row)).collect();
+    aligned_rows(&rows)
+}
+
+/// The setting, with its benchmark where there are several.
+fn setting(place: &Place, across: &AcrossAdapters) -> String {
+    let several = across
+        .losses
+        .iter()
+        .any(|it| it.place.benchmark != place.benchmark);
+    if several {
+        format!("{} {}", place.benchmark.name(), place.setting)
+    } else {
+        place.setting.clone()
+    }
+}
+
+fn on(place: &Place) -> String {
+    match place.adapter {
+        Some(adapter) => format!("[{}]", adapter + 1),
+        None => "all adapters, pooled by seed".into(),
+    }
+}
+
+fn loss(at: &LossAt, across: &AcrossAdapters) -> [String; 8] {
+    [
+        setting(&at.place, across),
+        at.place.model.clone(),
+        on(&at.place),
+        format!("{} of {}", at.n_completed, at.n_cells),
+        estimate(at.nll_nats, 4),
+        estimate(at.token_perplexity, 3),
+        estimate(at.bits_per_byte, 4),
+        at.difference_nats.map_or("-".into(), shift),
+    ]
+}
+
+fn shift(shift: Shift) -> String {
+    let half = shift.interval.map_or(String::new(), |it| {
+        format!(" +- {:.1e}", (it.high - it.low) / 2.0)
+    });
+    match shift.n_pairs {
+        0 => format!("{:+.1e}{half} (no seed in common)", shift.mean),
+        n => format!("{:+.1e}{half} (n = {n})", shift.mean),
+    }
+}
+
+fn speed(at: &SpeedAt, across: &AcrossAdapters) -> [String; 8] {
+    let memory = |bytes: Option<Bytes>| match bytes {
+        Some(bytes) if bytes.0 > 0 => bytes.to_string(),
+        _ => "-".into(),
+    };
+    [
+        setting(&at.place, across),
+        at.place.model.clone(),
+        at.what.to_owned(),
+        on(&at.place),
+        at.tokens_per_second.map_or("-".into(), |rate| {
+            Count(rate.mean.round() as u64).to_string()
+        }),
+        at.ratio.map_or("-".into(), |ratio| format!("{ratio:.3}")),
+        memory(at.peak_memory),
+        memory(at.estimated_memory),
+    ]
+}
+
+fn agree(at: &Agreement, across: &AcrossAdapters) -> [String; 9] {
+    let of_seeds = |n: usize| format!("{n} of {}", at.n_seeds);
+    let largest = at.largest.map_or("-".into(), |largest| {
+        format!(
+            "{:.1e} (seed {}, step {})",
+            largest.nats, largest.seed, largest.step
+        )
+    });
+    [
+        setting(&at.place, across),
+        at.place.model.clone(),
+        on(&at.place),
+        at.n_seeds.to_string(),
+        Count(at.n_steps as u64).to_string(),
+        largest,
+        Count(at.n_finite_on_one as u64).to_string(),
+        of_seeds(at.n_equal_order),
+        of_seeds(at.n_equal_weights),
+    ]
+}
