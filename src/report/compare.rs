@@ -1,6 +1,6 @@
 //! Runs on several adapters side by side, as plain-text tables.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::document::visible;
 use super::table::{aligned, aligned_rows, estimate};
@@ -49,6 +49,14 @@ pub fn text(across: &AcrossAdapters) -> String {
     lines.push("Hardware:".into());
     lines.extend(hardware(&across.adapters));
     lines.push(String::new());
+    let numerics = numerics(&across.adapters);
+    if !numerics.is_empty() {
+        lines.push(
+            "Rounding, and kernels against the oracle, largest error over largest value:".into(),
+        );
+        lines.extend(numerics);
+        lines.push(String::new());
+    }
     lines.push("Means over completed seeds, +- half the 95 % t interval; losses in nats per token, differences by seed:".into());
     let losses = across.losses.iter().map(|it| loss(it, across));
     lines.extend(aligned(LOSSES, losses));
@@ -125,23 +133,98 @@ fn pooling(adapters: &[AdapterRuns]) -> Vec<String> {
 }
 
 fn hardware(adapters: &[AdapterRuns]) -> Vec<String> {
-    let keys = adapters
-        .first()
-        .and_then(|first| first.hardware.as_object());
-    let keys = keys.into_iter().flat_map(|fields| fields.keys());
-    let value = |adapter: &AdapterRuns, key: &str| match adapter.hardware.get(key) {
-        Some(Value::String(text)) if !text.is_empty() => text.clone(),
-        Some(Value::String(_) | Value::Null) | None => "-".into(),
-        Some(other) => other.to_string(),
-    };
+    beside(adapters, |adapter| {
+        let fields = adapter.hardware.as_object();
+        let fields = fields.into_iter().flatten();
+        let mut known: Vec<(String, String)> = fields
+            .map(|(key, value)| (key.clone(), word(value)))
+            .collect();
+        let rates = adapter.machine.as_ref().and_then(|it| it.rates.as_ref());
+        known.extend(rates.into_iter().flat_map(|rates| {
+            let copied = rates.copy.bytes_per_second.get() / 1e9;
+            let multiplied = rates.matmul.flops_per_second.get() / 1e9;
+            [
+                ("copies".to_owned(), format!("{copied:.1} GB/s")),
+                ("multiplies".to_owned(), format!("{multiplied:.1} GFLOP/s")),
+            ]
+        }));
+        known
+    })
+}
+
+/// How the adapters round, and the largest error of each kernel over its largest value; empty where no run measured it.
+fn numerics(adapters: &[AdapterRuns]) -> Vec<String> {
+    beside(adapters, |adapter| {
+        let Some(numerics) = adapter.machine.as_ref().map(|it| &it.numerics) else {
+            return Vec::new();
+        };
+        let mut known = vec![
+            (
+                "denormal inputs".to_owned(),
+                word(&json!(numerics.denormal_inputs)),
+            ),
+            (
+                "denormal results".to_owned(),
+                word(&json!(numerics.denormal_results)),
+            ),
+            (
+                "multiply-add".to_owned(),
+                word(&json!(numerics.multiply_add)),
+            ),
+        ];
+        known.extend(numerics.exp.iter().map(|exp| {
+            let range = format!("exp of {} to {}", exp.from.get(), exp.to.get());
+            let ulp = exp.ulp.map(|ulp| format!("{:.1} ulp", ulp.get()));
+            (range, ulp.unwrap_or("not finite".into()))
+        }));
+        known.extend(numerics.kernels.iter().map(|kernel| {
+            let error = kernel.max.map(|max| format!("{:.1e}", max.get()));
+            let name = format!("{}: {}", kernel.operation, kernel.tensor);
+            (name, error.unwrap_or("not finite".into()))
+        }));
+        known
+    })
+}
+
+/// A row a key, a column an adapter; empty where no adapter has any.
+fn beside(
+    adapters: &[AdapterRuns],
+    known: impl Fn(&AdapterRuns) -> Vec<(String, String)>,
+) -> Vec<String> {
+    let known: Vec<Vec<(String, String)>> = adapters.iter().map(known).collect();
+    let mut keys: Vec<&String> = Vec::new();
+    for (key, _) in known.iter().flatten() {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    if keys.is_empty() {
+        return Vec::new();
+    }
     let heads = (1..=adapters.len()).map(|place| format!("[{place}]"));
     let head = std::iter::once(String::new()).chain(heads).collect();
     let row = |key: &String| {
-        let values = adapters.iter().map(|adapter| value(adapter, key));
-        std::iter::once(key.clone()).chain(values).collect()
+        let value = |known: &Vec<(String, String)>| {
+            let mut found = known.iter().filter(|(other, _)| other == key);
+            found.next().map_or("-".into(), |(_, value)| value.clone())
+        };
+        std::iter::once(key.clone())
+            .chain(known.iter().map(value))
+            .collect()
     };
-    let rows: Vec<Vec<String>> = std::iter::once(head).chain(keys.map(row)).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(head)
+        .chain(keys.into_iter().map(row))
+        .collect();
     aligned_rows(&rows)
+}
+
+/// A value of a document without quotes, `-` where there is none.
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) if !text.is_empty() => text.clone(),
+        Value::String(_) | Value::Null => "-".into(),
+        other => other.to_string(),
+    }
 }
 
 /// The setting, with its benchmark where there are several.

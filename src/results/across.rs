@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::compatibility::{fingerprint, other_numbers};
 use super::observation::{Observation, nll_nats, observations};
 use super::{
-    AtWidth, Cell, Difference, Evaluation, Finite, Outcome, RunRecord, Warning, not_poolable,
+    AtWidth, Cell, Difference, Evaluation, Finite, Machine, Outcome, RunRecord, Warning,
+    not_poolable,
 };
 use crate::Result;
 use crate::config::Benchmark;
@@ -47,6 +48,8 @@ pub struct AdapterRuns {
     pub runs: Vec<String>,
     /// Their fingerprint.
     pub hardware: Value,
+    /// What else the first of them measured of the machine.
+    pub machine: Option<Machine>,
     /// Their seeds, each once.
     pub seeds: Vec<u64>,
     /// Where the fingerprint differs from that of the first adapter.
@@ -188,6 +191,7 @@ pub fn across_adapters(runs: &[(String, RunRecord)], pool: bool) -> Result<Acros
         AdapterRuns {
             runs: group.iter().map(|(name, _)| name.clone()).collect(),
             hardware: record.map(fingerprint).unwrap_or_default(),
+            machine: group.iter().find_map(|(_, record)| record.machine.clone()),
             seeds,
             differs: differs.unwrap_or_default(),
         }

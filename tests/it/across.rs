@@ -4,7 +4,8 @@ use bkbench::config::{Backpropagation, Config};
 use bkbench::report::compare::text;
 use bkbench::report::plot::across::draw;
 use bkbench::results::{
-    Agreement, LossAt, Outcome, RunRecord, across_adapters, incomparable, not_poolable,
+    Agreement, Denormals, KernelAccuracy, LossAt, Machine, MultiplyAdd, Numerics, Outcome,
+    RunRecord, across_adapters, incomparable, not_poolable,
 };
 use bkbench::stats;
 use serde_json::json;
@@ -242,6 +243,39 @@ fn a_seed_that_ran_twice_counts_once_and_other_numbers_are_said() {
     assert_eq!(across.losses[0].n_cells, 3);
     assert_eq!(across.notes.len(), 2, "{:?}", across.notes);
     assert!(across.notes[0].starts_with("mamba at seq_len_512, seed 44, has other numbers in b"));
+}
+
+#[test]
+fn rounding_stands_side_by_side_where_it_was_measured() {
+    let (mut a, b) = (on("some", 42, 3), on("other", 42, 3));
+    a.machine = Some(Machine {
+        cpu: json!({}),
+        adapter: None,
+        rates: None,
+        numerics: Numerics {
+            kernels: vec![KernelAccuracy {
+                operation: "selective_scan".into(),
+                tensor: "y".into(),
+                max: Some(finite(2.5e-7)),
+                rms: None,
+            }],
+            denormal_inputs: Denormals::Flushed,
+            denormal_results: Denormals::Kept,
+            multiply_add: MultiplyAdd::Fused,
+            exp: Vec::new(),
+        },
+    });
+    let printed = text(&across_adapters(&named(vec![a, b.clone()]), false).unwrap());
+    let row = |start: &str| {
+        let line = printed.lines().find_map(|line| line.strip_prefix(start));
+        line.unwrap_or_else(|| panic!("no {start} in {printed}"))
+            .split_whitespace()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(row("selective_scan: y"), ["2.5e-7", "-"]);
+    assert_eq!(row("denormal inputs"), ["flushed", "-"]);
+    let printed = text(&across_adapters(&named(vec![b.clone(), b]), false).unwrap());
+    assert!(!printed.contains("Rounding"));
 }
 
 #[test]
