@@ -8,7 +8,7 @@ use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 use burn_flex::FlexTensor;
 
 use super::cpu;
-use crate::ops::flex::{filled, with_real};
+use crate::ops::flex::{filled, output, with_real};
 
 #[backend_extension(Autodiff, Cube, Flex)]
 pub(super) trait RmsNormBackend: Backend {
@@ -78,7 +78,7 @@ impl RmsNormGradient for Flex {
         let [x, gamma] = inputs.map(|t| t.to_contiguous());
         let d_y = d_y.to_contiguous();
         with_real!(x, T => {
-            let mut d_gamma = FlexTensor::empty(gamma.shape(), gamma.dtype());
+            let mut d_gamma = output::<T>(gamma.shape());
             let d_x = filled(x.shape(), |d_x| {
                 let d_gamma = d_gamma.storage_mut();
                 cpu::backward::<T>(x.storage(), gamma.storage(), d_y.storage(), d_x, d_gamma);

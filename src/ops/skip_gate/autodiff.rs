@@ -8,7 +8,7 @@ use burn::backend::{Autodiff, Backend, Flex, TensorMetadata, backend_extension};
 use burn_flex::FlexTensor;
 
 use super::cpu;
-use crate::ops::flex::{Real, filled, with_real};
+use crate::ops::flex::{Real, filled, output, with_real};
 
 #[backend_extension(Autodiff, Cube, Flex)]
 pub(super) trait SkipGateBackend: Backend {
@@ -93,7 +93,7 @@ impl SkipGateGradient for Flex {
         let tensors = tensors.map(|t| t.to_contiguous());
         let d_out = d_out.to_contiguous();
         with_real!(tensors[0], T => {
-            let mut gradients = tensors.each_ref().map(|t| FlexTensor::empty(t.shape(), t.dtype()));
+            let mut gradients = tensors.each_ref().map(|t| output::<T>(t.shape()));
             let [d_y, d_u, d_skip, d_z] = gradients.each_mut().map(FlexTensor::storage_mut::<T>);
             let into = cpu::Gradients { d_y, d_u, d_skip, d_z };
             cpu::backward(&inputs(&tensors), d_out.storage(), into);
