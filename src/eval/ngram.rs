@@ -3,7 +3,7 @@
 //! Witten & Bell's interpolation (1991; Chen & Goodman 1998) has no parameter to tune. A context that was followed by `n`
 //! tokens of `t` kinds leaves the weight `t / (n + t)` to the next shorter one, down to the uniform distribution.
 
-use std::collections::HashMap;
+use rayon::prelude::*;
 
 use crate::data::{Tokens, eval_windows};
 use crate::results::Evaluation;
@@ -11,83 +11,86 @@ use crate::{Error, Result};
 
 /// Tokens of the longest context.
 const MAX_CONTEXT: usize = 2;
-/// Tokens of the text that are counted at once.
+/// Tokens that are scored at once.
 const BLOCK: usize = 1 << 16;
 
-/// Counts of a text's 1-, 2- and 3-grams.
+/// Counts of a text's 1-, 2- and 3-grams: while they are made, 32 bytes a token of the text.
 #[derive(Debug)]
 pub struct ThreeGram {
     vocab_size: usize,
-    /// How often a context was followed by a token.
-    followed: HashMap<Gram, u64>,
-    /// What followed each context.
-    contexts: HashMap<Gram, Successors>,
+    /// By the number of tokens before the last one.
+    by_context: [Grams; MAX_CONTEXT + 1],
 }
 
-/// At most three tokens and how many they are, the last one lowest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Gram(u128);
-
-/// What followed a context.
-#[derive(Debug, Clone, Copy, Default)]
-struct Successors {
-    n_tokens: u64,
-    n_kinds: u64,
+/// The n-grams of one length that occur in a text, in order: those that begin with the same context stand together. A
+/// gram is a number, 32 bits a token, the last token lowest.
+#[derive(Debug)]
+struct Grams {
+    /// Each once, ascending.
+    kinds: Vec<u128>,
+    /// How often all before a kind occur, together; behind the last kind, how many grams the text has.
+    before: Vec<u64>,
 }
 
-impl Gram {
-    fn of(tokens: &[u32]) -> Self {
-        let packed = tokens
-            .iter()
-            .fold(0, |gram, &token| gram << 32 | u128::from(token));
-        Self(packed | (tokens.len() as u128) << 96)
+impl Grams {
+    /// Those of `text` with `n_context` tokens before the last.
+    fn of(text: &Tokens, n_context: usize) -> Self {
+        let whole = (1 << (32 * (n_context + 1))) - 1;
+        let mut gram = 0_u128;
+        let all = text.iter().map(|token| {
+            gram = (gram << 32 | u128::from(token)) & whole;
+            gram
+        });
+        let mut all: Vec<u128> = all.skip(n_context).collect();
+        all.par_sort_unstable();
+        let (mut kinds, mut before) = (Vec::new(), vec![0]);
+        let mut n = 0;
+        for equal in all.chunk_by(|a, b| a == b) {
+            n += equal.len() as u64;
+            kinds.push(equal[0]);
+            before.push(n);
+        }
+        Self { kinds, before }
+    }
+
+    /// How many tokens followed `context`, and of how many kinds they are.
+    fn followed(&self, context: u128) -> (u64, u64) {
+        let first = |context: u128| self.kinds.partition_point(|&kind| kind < context << 32);
+        let (first, end) = (first(context), first(context + 1));
+        (self.before[end] - self.before[first], (end - first) as u64)
+    }
+
+    /// How often `gram` occurs.
+    fn count(&self, gram: u128) -> u64 {
+        let found = self.kinds.binary_search(&gram);
+        found.map_or(0, |at| self.before[at + 1] - self.before[at])
     }
 }
 
 impl ThreeGram {
     /// Counts `text`, whose vocabulary has `vocab_size` tokens.
     pub fn new(text: &Tokens, vocab_size: usize) -> Self {
-        let mut counts = Self {
+        Self {
             vocab_size,
-            followed: HashMap::new(),
-            contexts: HashMap::new(),
-        };
-        for first in (0..text.len()).step_by(BLOCK) {
-            let before = first.saturating_sub(MAX_CONTEXT);
-            let block = text.get(before..text.len().min(first + BLOCK));
-            for at in first - before..block.len() {
-                for context in 0..=at.min(MAX_CONTEXT) {
-                    counts.count(&block[at - context..=at]);
-                }
-            }
+            by_context: std::array::from_fn(|n_context| Grams::of(text, n_context)),
         }
-        counts
-    }
-
-    /// A context and the token that follows it.
-    fn count(&mut self, gram: &[u32]) {
-        let context = Gram::of(&gram[..gram.len() - 1]);
-        let n = self.followed.entry(Gram::of(gram)).or_default();
-        let successors = self.contexts.entry(context).or_default();
-        successors.n_tokens += 1;
-        successors.n_kinds += u64::from(*n == 0);
-        *n += 1;
     }
 
     /// Probability that `token` follows `context`, of which the last two tokens count.
     pub fn probability(&self, context: &[u32], token: u32) -> f64 {
         let nearest = &context[context.len().saturating_sub(MAX_CONTEXT)..];
-        let mut gram = nearest.to_vec();
-        gram.push(token);
         let uniform = 1.0 / self.vocab_size as f64;
         // From the shortest context to the longest.
-        (0..gram.len()).rev().fold(uniform, |shorter, first| {
-            let Some(seen) = self.contexts.get(&Gram::of(&nearest[first..])) else {
+        (0..=nearest.len()).fold(uniform, |shorter, n_context| {
+            let context = nearest[nearest.len() - n_context..].iter();
+            let context = context.fold(0, |gram, &token| gram << 32 | u128::from(token));
+            let grams = &self.by_context[n_context];
+            let (n_tokens, n_kinds) = grams.followed(context);
+            if n_tokens == 0 {
                 return shorter;
-            };
-            let n = self.followed.get(&Gram::of(&gram[first..])).copied();
-            let kinds = seen.n_kinds as f64;
-            (n.unwrap_or(0) as f64 + kinds * shorter) / (seen.n_tokens as f64 + kinds)
+            }
+            let n = grams.count(context << 32 | u128::from(token)) as f64;
+            (n + n_kinds as f64 * shorter) / (n_tokens + n_kinds) as f64
         })
     }
 
@@ -98,16 +101,22 @@ impl ThreeGram {
     /// [`Error::CheckFailed`] for a text of fewer than two tokens or with one outside the vocabulary.
     pub fn evaluate(&self, text: &Tokens, n_bytes: u64, window: usize) -> Result<Evaluation> {
         let (mut nll_sum_nats, mut n_tokens) = (0.0, 0);
-        for window in eval_windows(text.len(), window) {
-            let ids = text.get(window.inputs.start..window.targets.end);
-            if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
-                let n = self.vocab_size;
-                let problem = format!("token {id} is none of a vocabulary of {n}");
-                return Err(Error::CheckFailed(problem));
-            }
-            for at in 1..ids.len() {
-                nll_sum_nats -= self.probability(&ids[..at], ids[at]).ln();
-                n_tokens += 1;
+        for scored in eval_windows(text.len(), window) {
+            let start = scored.inputs.start;
+            for first in scored.targets.clone().step_by(BLOCK) {
+                let end = scored.targets.end.min(first + BLOCK);
+                let before = first.saturating_sub(MAX_CONTEXT).max(start);
+                let ids = text.get(before..end);
+                if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+                    let n = self.vocab_size;
+                    let problem = format!("token {id} is none of a vocabulary of {n}");
+                    return Err(Error::CheckFailed(problem));
+                }
+                let positions = (first - before..ids.len()).into_par_iter();
+                let nll = positions.map(|at| -self.probability(&ids[..at], ids[at]).ln());
+                // In a fixed order, so that the sum has the same bits on any number of threads.
+                nll_sum_nats += nll.collect::<Vec<f64>>().iter().sum::<f64>();
+                n_tokens += (end - first) as u64;
             }
         }
         Evaluation::new(nll_sum_nats, n_tokens, n_bytes, window)

@@ -2,13 +2,16 @@
 
 use crate::config::Benchmark;
 use crate::quant::BitWidth;
-use crate::results::{AtWidth, Cell, Evaluation, Finite, RunRecord, Summary, WidthSummary};
+use crate::results::{
+    AtWidth, Cell, EfficiencyRatio, Evaluation, Finite, RunRecord, Summary, WidthSummary,
+};
 use crate::stats::Estimate;
 
 /// One row a run, setting and model: means over completed seeds and the ends of their 95 % t intervals. Losses are in
-/// nats per token; a value that is absent is empty.
+/// nats per token; a value that is absent is empty. Under budgets, one row more, `all_budgets`: the FLOPs that model b takes
+/// for those of this row's model at equal held-out loss, with the ends of the bootstrap interval.
 pub fn summaries(runs: &[(String, RunRecord)]) -> String {
-    const VALUES: [&str; 8] = [
+    const VALUES: [&str; 9] = [
         "final_loss_nats",
         "nll_nats",
         "token_perplexity",
@@ -17,6 +20,7 @@ pub fn summaries(runs: &[(String, RunRecord)]) -> String {
         "tokens_per_second",
         "prefill_tokens_per_second",
         "decode_tokens_per_second",
+        "efficiency_ratio",
     ];
     let heads = ["run", "benchmark", "setting", "model", "n_seeds"].map(str::to_owned);
     let of_values = VALUES.iter().flat_map(|name| {
@@ -33,7 +37,7 @@ pub fn summaries(runs: &[(String, RunRecord)]) -> String {
                    setting: String,
                    model: &str,
                    n_seeds: usize,
-                   values: [Option<Estimate>; 8],
+                   values: [Option<Estimate>; 9],
                    sizes: [Option<f64>; 2]| {
             let first = [
                 quoted(name),
@@ -62,6 +66,7 @@ pub fn summaries(runs: &[(String, RunRecord)]) -> String {
                 it.tokens_per_second,
                 None,
                 None,
+                None,
             ];
             let sizes = [None, None];
             row(
@@ -83,6 +88,7 @@ pub fn summaries(runs: &[(String, RunRecord)]) -> String {
                 None,
                 it.prefill_tokens_per_second,
                 it.decode_tokens_per_second,
+                None,
             ];
             let sizes = [it.size_mb, it.size_without_embedding_mb];
             row(
@@ -94,8 +100,27 @@ pub fn summaries(runs: &[(String, RunRecord)]) -> String {
                 sizes,
             )
         };
+        let of_fronts = |it: &EfficiencyRatio| {
+            let ratio = Estimate {
+                mean: it.ratio.get(),
+                sd: None,
+                interval: it.interval,
+                n: it.n_seeds,
+            };
+            let mut values = [None; 9];
+            values[8] = Some(ratio);
+            row(
+                Benchmark::Efficiency,
+                "all_budgets".into(),
+                &it.model_a,
+                it.n_seeds,
+                values,
+                [None, None],
+            )
+        };
         lines.extend(record.summaries.iter().map(of_length));
         lines.extend(record.quantization.iter().map(of_width));
+        lines.extend(record.efficiency_ratio.iter().map(of_fronts));
     }
     lines.concat()
 }
@@ -107,6 +132,7 @@ pub fn cells(runs: &[(String, RunRecord)]) -> String {
         "run",
         "benchmark",
         "cell",
+        "setting",
         "model",
         "seq_len",
         "seed",
@@ -171,6 +197,7 @@ fn cell_row(run: &str, cell: &Cell, at: Option<&AtWidth>) -> String {
         quoted(run),
         cell.benchmark.name().into(),
         quoted(&cell.id),
+        cell.setting(),
         quoted(&cell.model),
         cell.seq_len.to_string(),
         cell.seed.to_string(),

@@ -32,11 +32,15 @@ pub fn table(record: &RunRecord) -> Option<String> {
 /// What to know of the table, a sentence each.
 pub(super) fn remarks(record: &RunRecord) -> [String; 2] {
     let target = "The target is a training loss: the worst last one under the same budget, which all models reached.";
-    let ratio = match &record.efficiency_ratio {
+    [target.into(), ratio(record)]
+}
+
+/// The ratio of FLOPs in a sentence, or why there is none.
+pub(super) fn ratio(record: &RunRecord) -> String {
+    match &record.efficiency_ratio {
         Some(ratio) => format!("{}.", ratio_in_words(ratio)),
         None => "No efficiency ratio: the models' fronts have no perplexity in common.".into(),
-    };
-    [target.into(), ratio]
+    }
 }
 
 /// One row a budget and model.

@@ -120,15 +120,15 @@ pub(super) fn deciding(comparison: &Comparison) -> [String; 11] {
     ]
 }
 
-/// Why nothing is shown at a setting, and which models use no context there.
+/// Why nothing is shown at a setting, and which models are not shown to use context there.
 pub(super) fn notes(comparison: &Comparison) -> Vec<String> {
     let mut notes = Vec::new();
     if let ComparisonVerdict::Inconclusive { why } = &comparison.verdict {
         notes.push(format!("{}: {why}", comparison.setting));
     }
-    for model in &comparison.uses_no_context {
+    for model in &comparison.context_not_shown {
         notes.push(format!(
-            "{}: {model} uses no context (not shown to beat the control without any)",
+            "{}: {model} is not shown to use context: it was not shown to beat the control without any",
             comparison.setting
         ));
     }

@@ -155,7 +155,11 @@ fn context(summary: &Summary) -> String {
     else {
         return "-".into();
     };
-    let verdict = if beats { "used" } else { "uses no context" };
+    let verdict = if beats {
+        "used"
+    } else {
+        "not shown to be used"
+    };
     format!("{verdict} (p = {p:.1e})")
 }
 

@@ -106,7 +106,7 @@ pub struct Comparison {
     #[serde(flatten)]
     pub verdict: ComparisonVerdict,
     /// Models that were not shown to beat the control without context here.
-    pub uses_no_context: Vec<String>,
+    pub context_not_shown: Vec<String>,
     /// Complete pairs.
     pub n_pairs: usize,
     /// Seeds of the run of which one or both did not complete.
@@ -267,7 +267,7 @@ fn compare(
         a: models[0].clone(),
         b: models[1].clone(),
         verdict: ComparisonVerdict::Inconclusive { why: String::new() },
-        uses_no_context: [&of_a, &of_b]
+        context_not_shown: [&of_a, &of_b]
             .into_iter()
             .filter_map(|g| marked(g))
             .collect(),

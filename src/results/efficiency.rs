@@ -178,25 +178,13 @@ pub(super) fn ratio(record: &RunRecord) -> Option<EfficiencyRatio> {
     if !(record.is_causal(a) && record.is_causal(b)) {
         return None;
     }
-    let unit = config.efficiency.budget_unit;
-    // A budget that is out of reach for one seed is left out for all: curves of a model have the same FLOPs.
-    let within_reach = |model: &str, budget: f64| {
-        let mut cells = cells_under(record, model, budget);
-        cells.all(|cell| !matches!(cell.outcome, Outcome::Skipped { .. }))
-    };
-    // (ln FLOPs, nats) of one seed, budget by budget; `None` unless it completed all of them.
-    let curve = |model: &str, seed: u64| -> Option<Vec<(f64, f64)>> {
-        let budgets = config.efficiency.flops_budgets.iter();
-        let budgets = budgets.filter(|&&budget| within_reach(model, budget));
-        let point = |&budget: &f64| {
-            let cell = cells_under(record, model, budget).find(|cell| cell.seed == seed)?;
-            Some((cell.at_budget?.used(unit).ln(), nll(cell)?))
-        };
-        budgets.map(point).collect()
-    };
+    let budgets = &config.efficiency.flops_budgets;
     let seeds = config.seeds.iter();
     let pairs: Vec<[Vec<(f64, f64)>; 2]> = seeds
-        .filter_map(|seed| Some([curve(a, seed)?, curve(b, seed)?]))
+        .filter_map(|seed| {
+            let curve = |model| curve(record, model, budgets, seed);
+            Some([curve(a)?, curve(b)?])
+        })
         .collect();
     let at = |chosen: &[usize]| {
         let mean = |model: usize| mean_curve(chosen.iter().map(|&i| pairs[i][model].as_slice()));
@@ -218,6 +206,34 @@ pub(super) fn ratio(record: &RunRecord) -> Option<EfficiencyRatio> {
         interval: interval.map(Interval::exp),
         n_seeds: pairs.len(),
     })
+}
+
+/// Logarithm of the FLOPs of `against` over those of `model` at equal held-out loss, by the fronts of one seed under
+/// `budgets`; `None` where they do not overlap, or a cell did not complete.
+pub(super) fn log_ratio_of_seed(
+    record: &RunRecord,
+    [model, against]: [&str; 2],
+    budgets: &[f64],
+    seed: u64,
+) -> Option<f64> {
+    let front = |model| Some(front(&curve(record, model, budgets, seed)?));
+    Some(log_ratio(&front(model)?, &front(against)?)?.log_ratio)
+}
+
+/// (ln FLOPs, nats) of one seed, budget by budget; `None` unless it completed all of them. A budget that is out of reach
+/// for one seed is left out for all: curves of a model have the same FLOPs.
+fn curve(record: &RunRecord, model: &str, budgets: &[f64], seed: u64) -> Option<Vec<(f64, f64)>> {
+    let unit = record.config.efficiency.budget_unit;
+    let within_reach = |budget: f64| {
+        let mut cells = cells_under(record, model, budget);
+        cells.all(|cell| !matches!(cell.outcome, Outcome::Skipped { .. }))
+    };
+    let point = |&budget: &f64| {
+        let cell = cells_under(record, model, budget).find(|cell| cell.seed == seed)?;
+        Some((cell.at_budget?.used(unit).ln(), nll(cell)?))
+    };
+    let budgets = budgets.iter().filter(|&&budget| within_reach(budget));
+    budgets.map(point).collect()
 }
 
 /// The cells of a model under a budget.

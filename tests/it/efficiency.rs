@@ -8,10 +8,13 @@ use bkbench::config::{Benchmark, BudgetUnit, Config, ModelConfig};
 use bkbench::models::budget::fit;
 use bkbench::models::registry::{Architecture, ModelShape};
 use bkbench::models::{BatchShape, LanguageModel};
+use bkbench::report::csv;
+use bkbench::report::document::Document;
 use bkbench::report::efficiency::table;
 use bkbench::report::plot::efficiency::{Options, draw};
 use bkbench::results::{
-    AtBudget, Evaluation, Finite, Outcome, ResultsFile, RunRecord, Warning, comparisons,
+    AtBudget, Claim, ClaimVerdict, Evaluation, Finite, Judgement, Outcome, ResultsFile, RunRecord,
+    Warning, comparisons, judge,
 };
 
 use crate::{made_up, support};
@@ -142,18 +145,23 @@ fn the_ratio_of_flops_at_equal_perplexity_comes_back() {
     }
 }
 
-#[test]
-fn noise_that_pairs_do_not_share_widens_the_interval_and_a_missing_seed_is_left_out() {
-    let original = record(1.5);
-    let shaken = made_up::changed(&original, |cell| {
+/// Moves the losses of `mamba` by so many nats, and a little more or less by seed.
+fn shaken(original: &RunRecord, nats: f64) -> RunRecord {
+    made_up::changed(original, |cell| {
         let evaluation = cell.metrics.as_mut().unwrap().evaluation.as_mut().unwrap();
         if cell.model == "mamba" {
             let noise = 0.02 * (cell.seed as f64 * 7.0 % 5.0 - 2.0);
-            let loss = evaluation.nll_nats.get() + noise;
+            let loss = evaluation.nll_nats.get() + nats + noise;
             *evaluation = Evaluation::new(loss * 4096.0, 4096, 4096, 512).unwrap();
         }
         true
-    });
+    })
+}
+
+#[test]
+fn noise_that_pairs_do_not_share_widens_the_interval_and_a_missing_seed_is_left_out() {
+    let original = record(1.5);
+    let shaken = shaken(&original, 0.0);
     let interval = shaken.efficiency_ratio.clone().unwrap().interval.unwrap();
     let ratio = shaken.efficiency_ratio.unwrap().ratio.get();
     assert!(
@@ -215,17 +223,74 @@ fn a_model_that_sees_its_targets_has_no_point_and_no_ratio() {
 
 #[test]
 fn there_is_no_ratio_where_the_fronts_share_no_perplexity() {
-    let apart = made_up::changed(&record(1.0), |cell| {
-        if cell.model == "mamba" {
-            let evaluation = cell.metrics.as_mut().unwrap().evaluation.as_mut().unwrap();
-            *evaluation =
-                Evaluation::new((evaluation.nll_nats.get() + 2.0) * 4096.0, 4096, 4096, 512)
-                    .unwrap();
-        }
-        true
-    });
+    let apart = shaken(&record(1.0), 2.0);
     assert!(apart.efficiency_ratio.is_none());
     assert!(table(&apart).unwrap().contains("No efficiency ratio"));
+}
+
+/// What a record says of the guide's claim of half the FLOPs, at these budgets.
+fn half_the_flops(record: &RunRecord) -> Judgement {
+    let mut claims = Claim::of_the_guide().unwrap();
+    claims.retain(|claim| claim.id == "half-the-flops");
+    claims[0].settings = ["flops_1e6", "flops_2e6", "flops_4e6"]
+        .map(str::to_owned)
+        .into();
+    judge(&claims, &[("made up".into(), record.clone())]).remove(0)
+}
+
+#[test]
+fn half_the_flops_is_judged_by_the_ratio_of_every_seeds_fronts() {
+    let three = half_the_flops(&shaken(&record(3.0), 0.0));
+    assert_eq!(three.verdict, ClaimVerdict::Supported);
+    // One test of all budgets together. The noise of the five seeds cancels: half a nat is a factor of two at any loss.
+    let [setting] = &three.settings[..] else {
+        panic!("{three:?}")
+    };
+    let test = setting.ratio_test.as_ref().unwrap();
+    assert_eq!((test.n, test.n_missing), (5, 0));
+    let ratio = test.ratio.unwrap().mean;
+    assert!((ratio - 3.0).abs() < 1e-9, "{ratio}");
+
+    let fewer = half_the_flops(&shaken(&record(1.2), 0.0));
+    assert_eq!(fewer.verdict, ClaimVerdict::Contradicted);
+    let just = half_the_flops(&shaken(&record(2.0), 0.0)).verdict;
+    assert!(
+        matches!(just, ClaimVerdict::Inconclusive { .. }),
+        "{just:?}"
+    );
+    let apart = half_the_flops(&shaken(&record(1.0), 2.0)).verdict;
+    let ClaimVerdict::NotTestable { why } = apart else {
+        panic!("{apart:?}")
+    };
+    assert!(why.contains("no seed have a perplexity in common"), "{why}");
+}
+
+#[test]
+fn the_ratio_stands_in_the_csv_and_at_the_top_of_the_report() {
+    let record = record(1.7);
+    let runs = [("made up".to_owned(), record)];
+    let text = csv::summaries(&runs);
+    let fields = |line: &str| -> Vec<String> { line.split(',').map(str::to_owned).collect() };
+    let heads = fields(text.lines().next().unwrap());
+    let row = text.lines().map(fields).find(|row| row[2] == "all_budgets");
+    let row = row.unwrap();
+    assert_eq!(row.len(), heads.len());
+    let at = heads
+        .iter()
+        .position(|it| it == "efficiency_ratio")
+        .unwrap();
+    assert_eq!(row[3], "resnetbk");
+    assert!((row[at].parse::<f64>().unwrap() - 1.7).abs() < 1e-9);
+    assert!(
+        text.lines().nth(1).unwrap().contains(",flops_1e6,"),
+        "{text}"
+    );
+    let page = Document::of(&runs, &Claim::of_the_guide().unwrap()).markdown();
+    let short = page.split("Verdicts on the claims").next().unwrap();
+    assert!(
+        short.contains("mamba takes 1.70 times the FLOPs of resnetbk"),
+        "{short}"
+    );
 }
 
 #[test]

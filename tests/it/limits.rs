@@ -257,12 +257,12 @@ fn mamba_at_2048(record: &RunRecord) -> &Summary {
 }
 
 #[test]
-fn a_model_that_does_not_beat_the_control_uses_no_context() {
+fn a_model_that_does_not_beat_the_control_is_not_shown_to_use_context() {
     assert_eq!(NO_CONTEXT, Architecture::NoMixer.name());
     for (gain, beats, words) in [
         (0.03, true, "used (p = "),
-        (0.02, false, "uses no context (p = "),
-        (-0.03, false, "uses no context (p = "),
+        (0.02, false, "not shown to be used (p = "),
+        (-0.03, false, "not shown to be used (p = "),
     ] {
         let record = against_control(gain);
         let summary = mamba_at_2048(&record);

@@ -2,9 +2,9 @@
 
 use bkbench::math::random::{Coordinate, Purpose, normal};
 use bkbench::stats::{
-    EffectLabel, Interval, bonferroni, bootstrap_mean, cohens_d_z, correlation, equivalence_p,
-    fisher_p, guide_cohens_d, guide_interval, hedges_g, holm, mann_whitney_p, paired_t,
-    seeds_needed, sign_flip, survival, t_interval, t_quantile, welch_t, wilcoxon_p,
+    EffectLabel, Interval, bonferroni, bootstrap_mean, clopper_pearson, cohens_d_z, correlation,
+    equivalence_p, fisher_p, guide_cohens_d, guide_interval, hedges_g, holm, mann_whitney_p,
+    paired_t, seeds_needed, sign_flip, survival, t_interval, t_quantile, welch_t, wilcoxon_p,
 };
 use rayon::prelude::*;
 
@@ -352,6 +352,8 @@ fn the_bootstrap_agrees_with_all_resamples_of_three_values() {
 /// Data sets of each kind and size.
 const DRAWS: usize = 10_000;
 const SEED: u64 = 20_240_607;
+/// Small, so that many seeds are needed and rounding to whole ones does not matter.
+const EFFECT: f64 = 0.01;
 
 fn draws(row: u32, draw: usize, n: usize) -> Vec<f64> {
     let base = Coordinate {
@@ -412,6 +414,51 @@ fn intervals_cover_what_they_are_known_to_cover() {
                 assert!(percentile < 95.0 && bca < 95.0, "n = {n}");
             }
         }
+    }
+}
+
+#[test]
+fn the_exact_interval_of_a_probability_covers_at_least_what_it_says() {
+    println!(
+        "least coverage of the exact 95 % interval of a probability, %, by summing the binomial distribution"
+    );
+    for n in [3, 5, 10_u64] {
+        let covers = |p: f64| -> f64 {
+            let mut chance = (1.0 - p).powi(n as i32);
+            let mut covered = 0.0;
+            for hits in 0..=n {
+                let interval = clopper_pearson(hits, n).unwrap();
+                if (interval.low..=interval.high).contains(&p) {
+                    covered += chance;
+                }
+                chance *= (n - hits) as f64 / (hits + 1) as f64 * p / (1.0 - p);
+            }
+            100.0 * covered
+        };
+        let least = (1..1000).map(|i| covers(f64::from(i) / 1000.0));
+        let least = least.fold(100.0, f64::min);
+        println!("n = {n:<2}  {least:.2}");
+        assert!(least >= 95.0, "n = {n}: {least}");
+    }
+}
+
+#[test]
+fn the_range_of_seeds_needed_covers_what_it_says() {
+    println!("coverage of the 90 % range of seeds needed, % of {DRAWS} data sets, seed {SEED}");
+    // As many as are needed where the spread is known to be that of the normal distribution.
+    let truth = seeds_needed(&[-0.5_f64.sqrt(), 0.5_f64.sqrt()], EFFECT)
+        .unwrap()
+        .n;
+    for n in [3, 5, 10] {
+        let holds = |draw: usize| {
+            let range = seeds_needed(&draws(200 + n as u32, draw, n), EFFECT).unwrap();
+            (range.low..=range.high).contains(&truth)
+        };
+        let held = (0..DRAWS).into_par_iter().filter(|&draw| holds(draw));
+        let percent = 100.0 * held.count() as f64 / DRAWS as f64;
+        println!("n = {n:<2}  {percent:.2}");
+        let error = (90.0 * 10.0 / DRAWS as f64).sqrt();
+        assert!((percent - 90.0).abs() < 4.0 * error, "n = {n}: {percent}");
     }
 }
 

@@ -5,7 +5,7 @@ mod origin;
 mod run;
 
 use super::document::{Block, Cell, Column, Document, Kind, Table, Tone};
-use super::statistics;
+use super::{efficiency, statistics};
 use crate::results::{
     Claim, ClaimVerdict, Comparison, ComparisonVerdict, Judgement, Replay, RunRecord, comparisons,
     judge, problems,
@@ -44,6 +44,9 @@ fn in_short(runs: &[(String, RunRecord)], compared: &[Vec<Comparison>]) -> Block
         let mut line = format!("{}: {}.", run::title(record), result(record, compared));
         if let Some(ratios) = ratios(compared) {
             line = format!("{line}\n{ratios}");
+        }
+        if !record.efficiency.is_empty() {
+            line = format!("{line}\n{}", efficiency::ratio(record));
         }
         line
     });
@@ -86,7 +89,7 @@ fn result(record: &RunRecord, compared: &[Comparison]) -> String {
         .map(|(words, settings)| format!("{words} at {}", settings.join(", ")));
     let mut parts: Vec<String> = parts.collect();
     let mut without: Vec<&str> = Vec::new();
-    for model in compared.iter().flat_map(|it| &it.uses_no_context) {
+    for model in compared.iter().flat_map(|it| &it.context_not_shown) {
         if !without.contains(&model.as_str()) {
             without.push(model);
         }
@@ -94,10 +97,10 @@ fn result(record: &RunRecord, compared: &[Comparison]) -> String {
     for model in without {
         let at = compared
             .iter()
-            .filter(|it| it.uses_no_context.iter().any(|name| name == model));
+            .filter(|it| it.context_not_shown.iter().any(|name| name == model));
         let at: Vec<&str> = at.map(|it| it.setting.as_str()).collect();
         parts.push(format!(
-            "{model} is not shown to use any context at {}",
+            "{model} is not shown to use context at {}",
             at.join(", ")
         ));
     }

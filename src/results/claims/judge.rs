@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{Claim, Hypothesis, Metric};
 use crate::results::comparison::{ALPHA, too_little};
+use crate::results::efficiency::log_ratio_of_seed;
 use crate::results::observation::{Observation, beats_no_context, nll_nats, observations};
 use crate::results::{Finite, Outcome, Ratio, RunRecord, STEPS_FOR_A_CLAIM};
 use crate::stats::{self, Estimate, Interval, PairedT};
@@ -127,7 +128,13 @@ fn judge_run(
     let observations = observations(record);
     let evidence = |claim: &Claim| -> Vec<Evidence> {
         let setting = |setting: &String| Evidence::gather(claim, setting, record, &observations);
-        claim.settings.iter().map(setting).collect()
+        let settings = claim.settings.iter().map(setting);
+        match (claim.metric, &claim.against) {
+            (Metric::EfficiencyRatio, Some(against)) => {
+                Vec::from_iter(Evidence::of_fronts(claim, against, settings, record))
+            }
+            _ => settings.collect(),
+        }
     };
     let mut found: Vec<Vec<Evidence>> = claims.iter().map(|(_, claim)| evidence(claim)).collect();
     let mut tests: Vec<&mut RatioTest> = found
@@ -209,7 +216,7 @@ struct Evidence {
     /// Why it cannot be judged.
     obstacle: Option<String>,
     /// A model of the claim that was not shown to beat the control without context.
-    uses_no_context: Option<String>,
+    context_not_shown: Option<String>,
     /// Steps that the trainings were to take.
     n_steps: u64,
     /// Seeds of the run.
@@ -228,7 +235,7 @@ impl Evidence {
         let mut evidence = Self {
             setting: setting.to_owned(),
             obstacle: None,
-            uses_no_context: None,
+            context_not_shown: None,
             n_steps: 0,
             n_planned: record.config.seeds.count,
             outcomes: None,
@@ -261,7 +268,7 @@ impl Evidence {
             }
             evidence.n_steps = first.cell.n_steps;
             if beats_no_context(record, first.cell) == Some(false) {
-                evidence.uses_no_context.get_or_insert(model.clone());
+                evidence.context_not_shown.get_or_insert(model.clone());
             }
             groups.push(group);
         }
@@ -286,6 +293,37 @@ impl Evidence {
             }
         }
         evidence
+    }
+
+    /// What all `settings` together hold: one ratio, of the fronts of both models under all budgets. What stands
+    /// against one of them stands against it.
+    fn of_fronts(
+        claim: &Claim,
+        against: &str,
+        settings: impl Iterator<Item = Self>,
+        record: &RunRecord,
+    ) -> Option<Self> {
+        let mut evidence = settings.reduce(|first, other| Self {
+            obstacle: first.obstacle.or(other.obstacle),
+            context_not_shown: first.context_not_shown.or(other.context_not_shown),
+            ..first
+        })?;
+        evidence.setting = claim.settings.join(", ");
+        evidence.ratio_test = None;
+        if let (None, Some(margin)) = (&evidence.obstacle, claim.margin) {
+            let budgets = record.config.efficiency.flops_budgets.iter().copied();
+            let is_claimed = |budget: &f64| claim.settings.contains(&format!("flops_{budget:e}"));
+            let budgets: Vec<f64> = budgets.filter(is_claimed).collect();
+            let of_seed = |seed| log_ratio_of_seed(record, [&claim.model, against], &budgets, seed);
+            let logs: Vec<f64> = record.config.seeds.iter().filter_map(of_seed).collect();
+            let n_missing = record.config.seeds.count as usize - logs.len();
+            if logs.is_empty() {
+                let why = "the fronts of no seed have a perplexity in common";
+                evidence.obstacle = Some(why.into());
+            }
+            evidence.ratio_test = Some(RatioTest::new(&logs, n_missing, margin));
+        }
+        Some(evidence)
     }
 
     fn judge(self, claim: &Claim) -> SettingJudgement {
@@ -337,7 +375,7 @@ impl Evidence {
                 self.n_steps
             ));
         }
-        match &self.uses_no_context {
+        match &self.context_not_shown {
             Some(model) if is_completes => inconclusive(no_context(model)),
             _ if is_completes || !all_completed => ClaimVerdict::Supported,
             _ => ClaimVerdict::Contradicted,
@@ -354,7 +392,7 @@ impl Evidence {
         if let Some(why) = too_little(test.n, test.n_missing) {
             return inconclusive(why);
         }
-        if let Some(model) = &self.uses_no_context {
+        if let Some(model) = &self.context_not_shown {
             return inconclusive(no_context(model));
         }
         let (Some(t_test), Some(p)) = (test.t_test, test.p_holm) else {
@@ -373,7 +411,7 @@ impl Evidence {
 }
 
 fn no_context(model: &str) -> String {
-    format!("{model} uses no context: it was not shown to beat the control without any")
+    format!("{model} is not shown to use context: it was not shown to beat the control without any")
 }
 
 impl OutcomeCounts {
@@ -421,7 +459,7 @@ fn log_metric(
             let std = cell.metrics.as_ref()?.gradient_norm_std.map(Finite::get)?;
             Some(std.ln()).filter(|log| log.is_finite())
         }
-        // No benchmark of this version measures it.
+        // A ratio is of fronts and not of cells.
         Metric::GradientNormStd | Metric::EfficiencyRatio | Metric::Outcome => None,
     }
 }

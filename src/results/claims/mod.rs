@@ -60,7 +60,7 @@ pub enum Metric {
     PerplexityOverFp32,
     /// Standard deviation of the gradient norm within a training.
     GradientNormStd,
-    /// FLOPs of the other model over those of this one at equal perplexity.
+    /// FLOPs of the other model over those of this one at equal perplexity, by their fronts over all settings.
     EfficiencyRatio,
 }
 
@@ -154,6 +154,13 @@ impl Claim {
         let wrong = |setting: &&String| !is_setting_of(&self.benchmark, setting);
         if let Some(setting) = self.settings.iter().find(wrong) {
             return Some(format!("'{setting}' is no setting of {}", self.benchmark));
+        }
+        if self.metric == Metric::EfficiencyRatio
+            && (self.benchmark != "efficiency" || self.against.is_none())
+        {
+            return Some(
+                "efficiency_ratio is of the efficiency benchmark, against another model".into(),
+            );
         }
         let is_about_outcomes = self.hypothesis.is_about_outcomes();
         if is_about_outcomes != (self.metric == Metric::Outcome) {
