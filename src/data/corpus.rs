@@ -155,6 +155,11 @@ impl Corpus {
         !self.files(split).is_empty()
     }
 
+    /// Whether there is a validation split that is not the held-out text.
+    pub(super) fn has_spare_validation(&self) -> bool {
+        self.has(Split::Validation) && self.has(Split::Test)
+    }
+
     /// Where the held-out text comes from, and that in words.
     fn held_out_part(&self) -> ((Split, Select), String) {
         for split in [Split::Test, Split::Validation] {

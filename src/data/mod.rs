@@ -12,6 +12,7 @@ mod text;
 mod tokenize;
 mod tokenizer;
 mod tokens;
+mod tuning;
 
 use std::path::{Path, PathBuf};
 

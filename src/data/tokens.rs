@@ -126,6 +126,17 @@ impl Tokens {
         }
     }
 
+    /// The last `n` tokens, or all where there are fewer.
+    #[must_use]
+    pub fn suffix(&self, n: usize) -> Self {
+        let len = self.len.min(n);
+        Self {
+            offset: self.offset + (self.len - len) * self.width.bytes(),
+            len,
+            ..self.clone()
+        }
+    }
+
     /// sha256 of the ids as stored, in hexadecimal.
     pub fn sha256(&self) -> String {
         hex(&Sha256::digest(self.bytes()))
@@ -166,6 +177,9 @@ mod tests {
             assert!(tokens.iter().eq(ids.iter().copied()));
             assert_eq!(tokens.prefix(2).get(0..2), ids[..2]);
             assert_eq!(tokens.prefix(9).len(), 3);
+            assert_eq!(tokens.suffix(2).get(0..2), ids[1..]);
+            assert_eq!(tokens.prefix(2).suffix(1).get(0..1), ids[1..2]);
+            assert_eq!(tokens.suffix(9).len(), 3);
         }
         assert_eq!(Tokens::from_ids(&[1], 65_536).bytes(), [1, 0]);
         assert_eq!(Tokens::from_ids(&[1], 65_537).bytes(), [1, 0, 0, 0]);

@@ -29,7 +29,7 @@ pub enum Purpose {
 pub struct Coordinate {
     /// What for.
     pub purpose: Purpose,
-    /// Optimiser step, epoch or 0.
+    /// Optimiser step, epoch, number of the stream of initial weights, or 0.
     pub step: u32,
     /// Layer of the model or 0.
     pub layer: u16,

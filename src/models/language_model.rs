@@ -139,7 +139,14 @@ impl Hidden {
 impl LanguageModel {
     /// Draws the weights of `shape` from `seed`, equal on every device.
     pub fn new(shape: &ModelShape, seed: u64, device: &Device) -> Self {
-        Self::drawn_by(shape, |layer| Initialiser::new(seed, layer, device))
+        Self::from_stream(shape, seed, 0, device)
+    }
+
+    /// The same with other draws, one set a number: for models that differ in chance alone.
+    pub fn from_stream(shape: &ModelShape, seed: u64, stream: u32, device: &Device) -> Self {
+        Self::drawn_by(shape, |layer| {
+            Initialiser::new(seed, layer, device).from_stream(stream)
+        })
     }
 
     /// A model of `shape` that is nothing yet: its weights come from elsewhere, and none is drawn.

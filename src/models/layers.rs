@@ -17,6 +17,7 @@ use crate::ops::rms_norm;
 pub struct Initialiser<'a> {
     /// None where every draw is 0.
     seed: Option<u64>,
+    stream: u32,
     layer: u16,
     n_drawn: u32,
     device: &'a Device,
@@ -27,26 +28,35 @@ impl<'a> Initialiser<'a> {
     pub fn new(seed: u64, layer: u16, device: &'a Device) -> Self {
         Self {
             seed: Some(seed),
+            stream: 0,
             layer,
             n_drawn: 0,
             device,
         }
     }
 
+    /// The same with other draws, one set a number.
+    #[must_use]
+    pub fn from_stream(self, stream: u32) -> Self {
+        Self { stream, ..self }
+    }
+
     /// Draws nothing but 0, for weights that come from elsewhere.
     pub fn blank(device: &'a Device) -> Self {
         Self {
             seed: None,
+            stream: 0,
             layer: 0,
             n_drawn: 0,
             device,
         }
     }
 
-    fn stream(&mut self) -> Coordinate {
+    fn next(&mut self) -> Coordinate {
         let row = self.n_drawn;
         self.n_drawn += 1;
         Coordinate {
+            step: self.stream,
             layer: self.layer,
             row,
             ..Coordinate::new(Purpose::Weights)
@@ -63,9 +73,9 @@ impl<'a> Initialiser<'a> {
     /// Normal with mean 0.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D], std: f64) -> Param<Tensor<D>> {
         let n = shape.iter().product();
-        let stream = self.stream();
+        let coordinate = self.next();
         let values = match self.seed {
-            Some(seed) => normal_vec(seed, stream, n, std),
+            Some(seed) => normal_vec(seed, coordinate, n, std),
             None => vec![0.0; n],
         };
         self.values(shape, values)
@@ -73,9 +83,9 @@ impl<'a> Initialiser<'a> {
 
     /// `n` uniform numbers in (low, high), for parameters that transform them.
     pub fn draws(&mut self, n: usize, low: f64, high: f64) -> Vec<f32> {
-        let stream = self.stream();
+        let coordinate = self.next();
         match self.seed {
-            Some(seed) => uniform_vec(seed, stream, n, low, high),
+            Some(seed) => uniform_vec(seed, coordinate, n, low, high),
             None => vec![0.0; n],
         }
     }

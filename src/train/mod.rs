@@ -55,6 +55,8 @@ pub struct Training<'a> {
     pub n_steps: u64,
     /// Seed of weights and masks; the batches have been given the same one.
     pub seed: u64,
+    /// Number of the set of initial weights: 0 but for the second of two equal models.
+    pub stream: u32,
     /// Device without autodiff.
     pub device: &'a Device,
     /// The most bytes it may add to what is in use.
@@ -291,7 +293,13 @@ impl<'a> Trainer<'a> {
         observer: &mut dyn Observer,
     ) -> Result<(Self, TrainState)> {
         let device = training.device.clone().autodiff();
-        let mut model = LanguageModel::new(training.shape, training.seed, &device);
+        let Training {
+            shape,
+            seed,
+            stream,
+            ..
+        } = *training;
+        let mut model = LanguageModel::from_stream(shape, seed, stream, &device);
         let (checkpoint, damaged) = training
             .checkpoints
             .map_or((None, Vec::new()), CheckpointFolder::newest);

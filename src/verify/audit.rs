@@ -127,6 +127,7 @@ impl Audit<'_> {
             batch_shape: BatchShape { batch: 1, seq_len },
             n_steps: DETERMINISM_STEPS,
             seed,
+            stream: 0,
             device: &self.hardware.device,
             checkpoints: None,
             interrupt: &Interrupt::default(),

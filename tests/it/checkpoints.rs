@@ -114,6 +114,7 @@ fn run_with(
         },
         n_steps: N_STEPS,
         seed: 42,
+        stream: 0,
         device,
         memory_limit: None,
         checkpoints: Some(&CheckpointFolder::new(folder)),

@@ -334,6 +334,7 @@ fn a_training_beyond_its_limit_ends_out_of_memory_with_what_it_asked_for() {
                     },
                     n_steps: 2,
                     seed: 42,
+                    stream: 0,
                     device: &support::cpu(),
                     memory_limit: limit,
                     checkpoints: None,

@@ -68,6 +68,7 @@ fn run(architecture: Architecture, precision: Precision, n_steps: u64, folder: &
         batch_shape: SHAPE,
         n_steps,
         seed: 42,
+        stream: 0,
         device: &support::wgpu(),
         memory_limit: None,
         checkpoints: Some(&CheckpointFolder::new(folder)),

@@ -254,6 +254,7 @@ fn a_repeated_pattern_is_learnt_by_the_models_and_not_by_the_control() {
             },
             n_steps: 600,
             seed: 42,
+            stream: 0,
             device: &support::cpu(),
             memory_limit: None,
             checkpoints: None,

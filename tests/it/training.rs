@@ -49,6 +49,7 @@ fn run(architecture: Architecture, config: &TrainConfig, n_steps: u64, device: &
         },
         n_steps,
         seed: 42,
+        stream: 0,
         device,
         memory_limit: None,
         checkpoints: None,
