@@ -43,17 +43,16 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let guide_file = guide_file(args, &mut record)?;
 
     let mut progress = Reporter::new(quiet);
-    let n_cells = record.n_cells();
-    let finished = record.cells.len() as u64;
+    let (finished, n_missing) = (record.cells.len() as u64, record.n_missing());
     let checkpoints = Checkpoints::of(&record.files, writer.dir());
     let found = format!(
         "{}: {} of {} cells are finished",
         args.run.display(),
         Count(finished),
-        Count(n_cells)
+        Count(finished + n_missing)
     );
     let probed = record.recall.len() as u64 == record.config.n_probes();
-    if finished == n_cells && probed {
+    if n_missing == 0 && probed {
         for cell in &record.cells {
             checkpoints.tidy(&cell.training)?;
         }

@@ -10,15 +10,16 @@ use signal_hook::flag;
 
 use crate::bench::Progress;
 use crate::bench::run::{Checkpoints, Grid, Part, Run};
-use crate::config::{Benchmark, Config};
+use crate::config::{Benchmark, Config, Fairness};
 use crate::data::{self, Collection, Dataset};
+use crate::eval::three_gram_ce;
 use crate::hardware::adapters::Cpu;
 use crate::hardware::{self, DeviceChoice, Hardware, Stopwatch, rates};
 use crate::report::document::visible;
 use crate::report::plot::{self, Drawing, stability};
 use crate::report::table::table;
-use crate::report::{efficiency, multidataset, quantization, recall};
-use crate::results::{AbsentDataset, GuideFile, Machine, ResultsFile, RunRecord, problems};
+use crate::report::{efficiency, multidataset, quantization, recall, tuning};
+use crate::results::{AbsentDataset, Finite, GuideFile, Machine, ResultsFile, RunRecord, problems};
 use crate::train::Interrupt;
 use crate::verify::numerics;
 use crate::{Error, Result};
@@ -65,9 +66,15 @@ impl Session {
                     data,
                     ..config.only(benchmark)
                 };
+                let grid = Grid::new(&config, &dataset)?;
+                let tunes = config.fairness.contains(&Fairness::EqualTuning);
+                let to_tune_on =
+                    tunes.then(|| to_tune_on(&dataset, &config, grid.longest(), &mut note));
                 parts.push(Part {
                     benchmark,
-                    grid: Grid::new(&config, &dataset)?,
+                    three_gram_ce_nats: Finite::new(three_gram_ce(&dataset)?),
+                    to_tune_on: to_tune_on.transpose()?,
+                    grid,
                     config,
                     dataset,
                 });
@@ -133,6 +140,28 @@ pub(super) fn machine(hardware: &Hardware, progress: &mut dyn Progress) -> Resul
     })
 }
 
+/// What learning rates are chosen on, where one window of the longest length fits in the text that trials are trained on.
+fn to_tune_on(
+    dataset: &Dataset,
+    config: &Config,
+    longest: usize,
+    note: &mut dyn FnMut(&str),
+) -> Result<Dataset> {
+    let text = dataset.for_tuning(&config.data, &data::cache_dir(), note)?;
+    if text.train.len() > longest {
+        return Ok(text);
+    }
+    Err(Error::bad_input(
+        "--fairness equal_tuning",
+        format!(
+            "one window needs {} tokens, and the training text without what learning rates are chosen by has {}",
+            longest + 1,
+            text.train.len()
+        ),
+        "give shorter lengths, or a longer text with --text",
+    ))
+}
+
 /// A request to end that Ctrl-C or the system's wish to end the process makes. The second time, the process ends at
 /// once: checkpoints and records are whole at any time.
 pub(super) fn on_signals() -> Result<Interrupt> {
@@ -151,10 +180,11 @@ pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFil
     for problem in problems(record) {
         println!("WARNING: {}", visible(&problem));
     }
-    let parts = record.parts();
+    let ways = record.ways();
+    let parts: Vec<RunRecord> = ways.iter().flat_map(RunRecord::parts).collect();
     for part in &parts {
         if parts.len() > 1 {
-            println!("{}\n", part.config.title());
+            println!("{}\n", title(part, ways.len()));
         }
         println!("{}", table(part));
         let others = [
@@ -167,6 +197,9 @@ pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFil
             println!("{}", visible(&table));
         }
     }
+    if let Some(tuning) = tuning::table(record) {
+        println!("{}", visible(&tuning));
+    }
     for warning in &record.warnings {
         println!("warning: {}", visible(&warning.to_string()));
     }
@@ -177,10 +210,22 @@ pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFil
     for part in parts {
         for &benchmark in &part.config.benchmarks {
             let (name, drawing) = draw(benchmark, part.clone())?;
-            save(&drawing, dir, name)?;
+            let name = match part.config.fairness[..] {
+                [Fairness::EqualTuning] => format!("{name}-tuned"),
+                _ => name.to_owned(),
+            };
+            save(&drawing, dir, &name)?;
         }
     }
     Ok(())
+}
+
+/// Benchmark, and how learning rates were set where that was done in several ways.
+fn title(part: &RunRecord, n_ways: usize) -> String {
+    match part.config.fairness[..] {
+        [fairness] if n_ways > 1 => format!("{}, {}", part.config.title(), fairness.title()),
+        _ => part.config.title(),
+    }
 }
 
 /// The graph of a benchmark, and its name.

@@ -2,6 +2,7 @@
 
 mod data;
 mod efficiency;
+mod fairness;
 mod hash;
 mod layers;
 mod model;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use data::DataConfig;
 pub use efficiency::{BudgetUnit, EfficiencyConfig};
+pub use fairness::Fairness;
 pub use hash::canonical_sha256;
 pub use layers::{PRESETS, from_toml};
 pub use model::{MatchBasis, ModelConfig};
@@ -33,6 +35,8 @@ use crate::{Error, Result};
 pub struct Config {
     /// What is measured, each once, in the order of [`Benchmark::ALL`].
     pub benchmarks: Vec<Benchmark>,
+    /// In which ways learning rates are set, each once, in the order of [`Fairness::ALL`].
+    pub fairness: Vec<Fairness>,
     /// Who is compared.
     pub models: ComparedModels,
     /// Their common shape.
@@ -59,6 +63,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             benchmarks: vec![Benchmark::Longcontext],
+            fairness: vec![Fairness::Identical],
             models: ComparedModels::default(),
             model: ModelConfig::default(),
             data: DataConfig::default(),
@@ -107,7 +112,7 @@ impl Benchmark {
     }
 }
 
-/// Registered names of the models of a comparison.
+/// Registered names of the models of a comparison. Both may be the same: such a run (A/A) shows what chance alone does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ComparedModels {
@@ -129,14 +134,52 @@ impl Default for ComparedModels {
     }
 }
 
+/// Stands behind the name of the second of two equal models wherever results name it. No registered name has it.
+const TWIN: &str = " (b)";
+
 impl ComparedModels {
-    /// All names, in the order in which they run and are drawn.
+    /// Registered names, each once: a control that is one of the compared models is not trained again.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        [Some(&self.a), Some(&self.b), self.control.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
+        let [a, b] = [&self.a, &self.b].map(String::as_str);
+        let control = self.control.as_deref();
+        let others = [Some(b), control.filter(|&control| control != b)];
+        let others = others.into_iter().flatten().filter(move |&name| name != a);
+        std::iter::once(a).chain(others)
     }
+
+    /// What results call the models, in the order in which they run and are drawn: their names, and for the second
+    /// of two equal ones its name with ` (b)` behind.
+    pub fn labels(&self) -> Vec<String> {
+        let mut labels: Vec<String> = self.names().map(str::to_owned).collect();
+        if self.is_twin_run() {
+            labels.insert(1, self.label_b());
+        }
+        labels
+    }
+
+    /// What results call the second model.
+    pub fn label_b(&self) -> String {
+        if self.is_twin_run() {
+            format!("{}{TWIN}", self.b)
+        } else {
+            self.b.clone()
+        }
+    }
+
+    /// Whether a model is compared with itself.
+    pub fn is_twin_run(&self) -> bool {
+        self.a == self.b
+    }
+}
+
+/// Whether what results call a model names the second of two equal ones.
+pub fn is_twin(label: &str) -> bool {
+    label.ends_with(TWIN)
+}
+
+/// The registered name of the model that results call `label`.
+pub fn registered_name(label: &str) -> &str {
+    label.strip_suffix(TWIN).unwrap_or(label)
 }
 
 /// Settings of the long-context benchmark.
@@ -281,6 +324,8 @@ impl Config {
         })?;
         config.benchmarks.sort_unstable();
         config.benchmarks.dedup();
+        config.fairness.sort_unstable();
+        config.fairness.dedup();
         config.validate()?;
         Ok(config)
     }
@@ -319,8 +364,8 @@ impl Config {
         self.benchmarks.iter().flat_map(of).copied().collect()
     }
 
-    /// Cells of a run that finds `n_datasets` datasets to evaluate on: models, lengths or budgets or datasets, and seeds
-    /// multiplied, of all benchmarks.
+    /// Cells of a run that finds `n_datasets` datasets to evaluate on, in one way of setting learning rates: models, lengths
+    /// or budgets or datasets, and seeds multiplied, of all benchmarks.
     pub fn n_cells(&self, n_datasets: usize) -> u64 {
         let n_settings = |benchmark: &Benchmark| match benchmark {
             Benchmark::Longcontext => self.longcontext.seq_lengths.len(),
@@ -329,7 +374,7 @@ impl Config {
             Benchmark::Multidataset => n_datasets,
         };
         let n_settings: usize = self.benchmarks.iter().map(n_settings).sum();
-        let settings = self.models.names().count() * n_settings;
+        let settings = self.models.labels().len() * n_settings;
         (settings as u64).saturating_mul(self.seeds.count)
     }
 

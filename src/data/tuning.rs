@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::corpus::Corpus;
-use super::registry::Split;
-use super::{Dataset, Manifest, SplitManifest, Tokens, cut, long_enough, unigram_ce};
+use super::registry::{Entry, Split};
+use super::{Dataset, Manifest, SplitManifest, Tokens, cut, data_dir, long_enough, unigram_ce};
 use crate::Result;
 use crate::config::DataConfig;
 
@@ -24,7 +24,13 @@ impl Dataset {
         cache: &Path,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Self> {
-        let part = match Corpus::of(config)?.filter(Corpus::has_spare_validation) {
+        let (name, trained_on) = (&self.manifest.name, &self.manifest.trained_on);
+        let name = trained_on.as_ref().unwrap_or(name);
+        let corpus = match Entry::find(name) {
+            Ok(entry) => Some(Corpus::named(entry.name, &data_dir(config))?),
+            Err(_) => None,
+        };
+        let part = match corpus.filter(Corpus::has_spare_validation) {
             Some(corpus) => {
                 let (split, n) = (Split::Validation, config.eval_tokens);
                 let (tokens, manifest) =

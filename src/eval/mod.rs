@@ -8,5 +8,5 @@ mod perplexity;
 pub mod recall;
 
 pub use kernel_error::kernel_errors;
-pub use ngram::ThreeGram;
+pub use ngram::{COUNTED_TOKENS, ThreeGram, three_gram_ce};
 pub use perplexity::{Evaluator, HeldOut, windows_at_once};

@@ -22,7 +22,15 @@ pub fn summaries(runs: &[(String, RunRecord)]) -> String {
         "decode_tokens_per_second",
         "efficiency_ratio",
     ];
-    let heads = ["run", "benchmark", "setting", "model", "n_seeds"].map(str::to_owned);
+    let heads = [
+        "run",
+        "benchmark",
+        "fairness",
+        "setting",
+        "model",
+        "n_seeds",
+    ]
+    .map(str::to_owned);
     let of_values = VALUES.iter().flat_map(|name| {
         [
             (*name).to_owned(),
@@ -32,7 +40,16 @@ pub fn summaries(runs: &[(String, RunRecord)]) -> String {
     });
     let sizes = ["size_mb", "size_without_embedding_mb"].map(str::to_owned);
     let mut lines = vec![line(heads.into_iter().chain(of_values).chain(sizes))];
-    for (name, record) in runs {
+    let ways = |(name, record): &'_ (String, RunRecord)| {
+        let name = name.clone();
+        let ways = record
+            .ways()
+            .into_iter()
+            .zip(record.config.fairness.clone());
+        ways.map(move |(way, fairness)| (name.clone(), fairness, way))
+            .collect::<Vec<_>>()
+    };
+    for (name, fairness, record) in runs.iter().flat_map(ways) {
         let row = |benchmark: Benchmark,
                    setting: String,
                    model: &str,
@@ -40,8 +57,9 @@ pub fn summaries(runs: &[(String, RunRecord)]) -> String {
                    values: [Option<Estimate>; 9],
                    sizes: [Option<f64>; 2]| {
             let first = [
-                quoted(name),
+                quoted(&name),
                 benchmark.name().to_owned(),
+                fairness.name().to_owned(),
                 setting,
                 quoted(model),
                 n_seeds.to_string(),
@@ -138,6 +156,7 @@ pub fn cells(runs: &[(String, RunRecord)]) -> String {
         "seed",
         "setting",
         "trained_on",
+        "learning_rate",
         "width",
         "outcome",
         "n_steps",
@@ -203,6 +222,7 @@ fn cell_row(run: &str, cell: &Cell, at: Option<&AtWidth>) -> String {
         cell.seed.to_string(),
         quoted(&cell.setting()),
         on.map_or(String::new(), |on| quoted(&on.trained_on)),
+        number(Some(cell.learning_rate.get())),
         width.map_or(String::new(), |width| width.name().into()),
         cell.outcome.name().into(),
         cell.n_steps.to_string(),

@@ -12,3 +12,4 @@ pub mod quantization;
 pub mod recall;
 pub mod statistics;
 pub mod table;
+pub mod tuning;

@@ -1,6 +1,7 @@
 //! Comparisons, verdicts on claims and the checklist as plain-text tables.
 
 use super::table::{aligned, estimate};
+use crate::config::Fairness;
 use crate::results::{
     ChecklistItem, ChecklistStatus, ClaimVerdict, Comparison, ComparisonVerdict, Judgement,
     MeanPerplexity, Ratio, SettingJudgement, Survival,
@@ -48,16 +49,21 @@ pub(super) const SURVIVAL: [&str; 5] = ["model", "step", "at risk", "diverged", 
 /// What is to be known of the p values in [`BESIDE`].
 pub(super) const P_VALUES: &str = "p values, not adjusted but equivalence (Holm); sign flip with the least p that so few pairs can give.";
 
-/// The comparisons of one run: what decides, what stands beside it, the benchmarking guide's recipes, and how long
-/// the trainings lasted where any diverged.
+/// The comparisons of one run, those of each way of setting learning rates by themselves: what decides, what stands
+/// beside it, the benchmarking guide's recipes, and how long the trainings lasted where any diverged.
 pub fn comparisons(comparisons: &[Comparison]) -> String {
-    let Some(first) = comparisons.first() else {
-        return "no comparison: a model against itself, or one that sees the tokens it predicts\n"
-            .into();
-    };
-    let (a, b) = (&first.a, &first.b);
+    if comparisons.is_empty() {
+        return "no comparison: one of the models sees the tokens it predicts\n".into();
+    }
+    let ways = comparisons.chunk_by(|one, next| one.fairness == next.fairness);
+    ways.map(in_one_way).collect::<Vec<_>>().join("\n")
+}
+
+fn in_one_way(comparisons: &[Comparison]) -> String {
+    let Comparison { a, b, fairness, .. } = &comparisons[0];
     let mut lines = vec![format!(
-        "{a} (a) against {b} (b): held-out loss, nats per token, a minus b, paired by seed; PPL is perplexity"
+        "{a} (a) against {b} (b), {}: held-out loss, nats per token, a minus b, paired by seed; PPL is perplexity",
+        fairness.title()
     )];
     lines.extend(aligned(DECIDING, comparisons.iter().map(deciding)));
     lines.extend(comparisons.iter().flat_map(notes));
@@ -265,7 +271,11 @@ pub(super) fn setting(judgement: &SettingJudgement) -> Option<String> {
         (None, None) => return None,
     };
     let (verdict, _) = words(&judgement.verdict);
-    Some(format!("{}: {verdict}: {numbers}", judgement.setting))
+    let way = match judgement.fairness {
+        Fairness::Identical => "",
+        Fairness::EqualTuning => " (tuned)",
+    };
+    Some(format!("{}{way}: {verdict}: {numbers}", judgement.setting))
 }
 
 /// One row an item, with its evidence.

@@ -35,14 +35,7 @@ pub fn table(record: &RunRecord) -> String {
     let (causal, others): (Vec<&Summary>, Vec<&Summary>) =
         record.summaries.iter().partition(is_causal);
     let mut lines = aligned(COLUMNS, causal.into_iter().map(row));
-    // Each dataset has its own, which stands in the table of datasets.
-    let mut cells = record.cells.iter().filter(|it| it.on_dataset.is_none());
-    if let Some(metrics) = cells.find_map(|cell| cell.metrics.as_ref()) {
-        let unigram = metrics.unigram_ce_nats.get();
-        lines.push(format!(
-            "Held-out loss from token frequencies alone, without any context: {unigram:.3}."
-        ));
-    }
+    lines.extend(counting(record));
     lines.extend(record.summaries.iter().filter_map(overflows));
     let (limits, others_limits): (Vec<&ModelLimits>, Vec<&ModelLimits>) = record
         .limits
@@ -56,6 +49,20 @@ pub fn table(record: &RunRecord) -> String {
         lines.extend(limits_table(others_limits));
     }
     visible(&(lines.join("\n") + "\n"))
+}
+
+/// What counting alone reaches on the held-out text, in a sentence. Datasets have each their own, which stands in their table.
+pub(super) fn counting(record: &RunRecord) -> Option<String> {
+    let mut cells = record.cells.iter().filter(|it| it.on_dataset.is_none());
+    let metrics = cells.find_map(|cell| cell.metrics.as_ref())?;
+    let unigram = metrics.unigram_ce_nats.get();
+    let three_gram = metrics.three_gram_ce_nats.map_or(String::new(), |nats| {
+        let nats = nats.get();
+        format!("; of an interpolated 3-gram, with two tokens of context: {nats:.3}")
+    });
+    Some(format!(
+        "Held-out loss from token frequencies alone, without any context: {unigram:.3}{three_gram}."
+    ))
 }
 
 /// An empty line and the lengths that the models reach, if any were looked for.

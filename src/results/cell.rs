@@ -21,7 +21,7 @@ pub struct Cell {
     /// Hash of everything that determines its weights, [`TrainingKey::id`]. Cells with equal ones share one training,
     /// which the first of them did.
     pub training: String,
-    /// Registered name of the model.
+    /// Registered name of the model, with ` (b)` behind it for the second of two equal ones.
     pub model: String,
     /// Sequence length, in tokens.
     pub seq_len: usize,
@@ -29,6 +29,8 @@ pub struct Cell {
     pub seed: u64,
     /// Optimiser steps it was to take.
     pub n_steps: u64,
+    /// Peak learning rate.
+    pub learning_rate: Finite,
     /// Size of the model.
     pub parameters: Parameters,
     /// How it ended.
@@ -170,7 +172,15 @@ pub struct TrainingKey<'a> {
     ids_sha256: &'a str,
     seq_len: usize,
     seed: u64,
+    #[serde(skip_serializing_if = "is_first")]
+    stream: u32,
     n_steps: u64,
+}
+
+/// Whether a set of initial weights is the one that all models have but the second of two equal ones.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_first(stream: &u32) -> bool {
+    *stream == 0
 }
 
 impl<'a> TrainingKey<'a> {
@@ -194,8 +204,15 @@ impl<'a> TrainingKey<'a> {
             ids_sha256,
             seq_len,
             seed,
+            stream: 0,
             n_steps,
         }
+    }
+
+    /// The same from another set of initial weights.
+    #[must_use]
+    pub fn from_stream(self, stream: u32) -> Self {
+        Self { stream, ..self }
     }
 
     /// First 16 hexadecimal digits of the sha256 of its canonical JSON.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{
     AuditCheck, Cell, Comparison, Finding, Outcome, RunRecord, SEEDS_FOR_A_CLAIM, Verdict, Warning,
 };
-use crate::config::Benchmark;
+use crate::config::{Benchmark, Fairness};
 use crate::stats::t_quantile;
 
 /// The guide's items, in its order and words.
@@ -139,7 +139,12 @@ fn hyperparameters(record: &RunRecord) -> Answer {
         finding = format!("{finding}; {}", check.finding);
         evidence.push(at);
     }
-    (met_if(is_whole), finding, evidence)
+    let is_identical = record.config.fairness.contains(&Fairness::Identical);
+    if !is_identical {
+        finding = format!("{finding}; learning rates were tuned for each model");
+        evidence.push("/tuning/chosen".to_owned());
+    }
+    (met_if(is_whole && is_identical), finding, evidence)
 }
 
 fn tokenizer(record: &RunRecord) -> Answer {
@@ -171,12 +176,14 @@ fn seeds(record: &RunRecord) -> Answer {
             settings.push(setting);
         }
     }
-    let (n_run, n_planned) = (record.cells.len() as u64, record.n_cells());
-    if n_run < n_planned {
+    let (n_run, n_missing) = (record.cells.len() as u64, record.n_missing());
+    if n_missing > 0 {
+        let n_planned = n_run + n_missing;
         problems.push(format!("{n_run} of {n_planned} cells have run"));
     }
+    let labels = record.config.models.labels();
     for (benchmark, setting) in &settings {
-        for model in record.config.models.names() {
+        for model in labels.iter().map(String::as_str) {
             let here = |cell: &&Cell| {
                 (cell.benchmark, cell.model.as_str()) == (*benchmark, model)
                     && cell.setting() == *setting

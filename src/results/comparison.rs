@@ -6,7 +6,7 @@ use super::observation::{
     Observation, beats_no_context, nll_nats, observations, rank_value, settings,
 };
 use super::{Outcome, RunRecord, SEEDS_FOR_A_CLAIM};
-use crate::config::Benchmark;
+use crate::config::{Benchmark, Fairness, is_twin};
 use crate::stats::{
     self, BootstrapIntervals, EffectLabel, Estimate, Interval, PairedT, SeedsNeeded, SignFlip,
     SurvivalRow, WelchT,
@@ -94,6 +94,8 @@ pub struct Survival {
 /// paired by seed. Values are over the pairs of which both completed, absent where they cannot be had.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
+    /// How learning rates were set.
+    pub fairness: Fairness,
     /// The benchmark.
     pub benchmark: Benchmark,
     /// Key of the setting in the guide's JSON.
@@ -151,17 +153,25 @@ pub struct Comparison {
     pub guide: Option<GuideStatistics>,
 }
 
-/// Compares models a and b of the run at every setting. Empty for a model against itself, and where one of the two
-/// sees the tokens it predicts: its numbers are compared with no other's.
+/// Compares models a and b of the run at every setting, in every way of setting learning rates, each a family of its
+/// own; of a model against itself the numbers are shown, and nothing is claimed. Empty where one of the two sees the
+/// tokens it predicts: its numbers are compared with no other's.
 pub fn comparisons(record: &RunRecord) -> Vec<Comparison> {
-    let (a, b) = (&record.config.models.a, &record.config.models.b);
-    if a == b || !record.is_causal(a) || !record.is_causal(b) {
+    let ways = record.ways();
+    let ways = ways.iter().zip(&record.config.fairness);
+    ways.flat_map(|(way, &fairness)| in_one_way(way, fairness))
+        .collect()
+}
+
+fn in_one_way(record: &RunRecord, fairness: Fairness) -> Vec<Comparison> {
+    let models = &record.config.models;
+    if !record.is_causal(&models.a) || !record.is_causal(&models.b) {
         return Vec::new();
     }
     let observations = observations(record);
     let mut found: Vec<Comparison> = settings(&observations)
         .iter()
-        .map(|(benchmark, setting)| compare(record, *benchmark, setting, &observations))
+        .map(|(benchmark, setting)| compare(record, fairness, *benchmark, setting, &observations))
         .collect();
     let tested = |of: fn(&Comparison) -> Option<f64>| -> (Vec<usize>, Vec<f64>) {
         let tests = found.iter().enumerate();
@@ -203,6 +213,9 @@ pub(super) fn too_little(n_pairs: usize, n_missing: usize) -> Option<String> {
 impl Comparison {
     fn judge(&self) -> ComparisonVerdict {
         let inconclusive = |why: String| ComparisonVerdict::Inconclusive { why };
+        if is_twin(&self.b) {
+            return inconclusive("a model against itself: any difference is chance".into());
+        }
         if let Some(why) = too_little(self.n_pairs, self.n_missing) {
             return inconclusive(why);
         }
@@ -225,12 +238,14 @@ impl Comparison {
 
 fn compare(
     record: &RunRecord,
+    fairness: Fairness,
     benchmark: Benchmark,
     setting: &str,
     observations: &[Observation<'_>],
 ) -> Comparison {
-    let models = [&record.config.models.a, &record.config.models.b];
-    let [of_a, of_b] = models.map(|model| -> Vec<&Observation<'_>> {
+    let models = &record.config.models;
+    let models = [models.a.clone(), models.label_b()];
+    let [of_a, of_b] = models.each_ref().map(|model| -> Vec<&Observation<'_>> {
         let of_model = |o: &&Observation<'_>| o.is_at(benchmark, setting) && o.cell.model == *model;
         observations.iter().filter(of_model).collect()
     });
@@ -262,6 +277,7 @@ fn compare(
         (beats_no_context(record, cell) == Some(false)).then(|| cell.model.clone())
     };
     Comparison {
+        fairness,
         benchmark,
         setting: setting.to_owned(),
         a: models[0].clone(),

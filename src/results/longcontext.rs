@@ -49,6 +49,9 @@ pub struct LongContextMetrics {
     /// Cross-entropy of the held-out text under the token frequencies of the training text (one added to
     /// every count), nats per token: what is reached without any context.
     pub unigram_ce_nats: Finite,
+    /// The same under an interpolated 3-gram of the training text: what counting reaches with two tokens of context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub three_gram_ce_nats: Option<Finite>,
     /// Wall-clock time of the training loop.
     pub train_seconds: Finite,
     /// Training tokens per second of the steps, data included, checkpoints and the first three steps left out.

@@ -30,6 +30,8 @@ pub fn merge(shards: &[(String, RunRecord)]) -> Result<RunRecord> {
     config.seeds = seeds(shards)?;
     let mut merged = RunRecord::new(config, first.hardware.clone(), first.data.clone())?;
     merged.datasets.clone_from(&first.datasets);
+    // Trials have a seed of their own: those of every shard are the same.
+    merged.tuning.clone_from(&first.tuning);
     merged.machine.clone_from(&first.machine);
     merged.provenance = Provenance {
         shards: shards.iter().map(shard).collect::<Result<_>>()?,
@@ -147,7 +149,7 @@ fn sort(record: &mut RunRecord) {
             settings.push(setting);
         }
     }
-    let models: Vec<String> = record.config.models.names().map(str::to_owned).collect();
+    let models = record.config.models.labels();
     let place = |cell: &Cell| {
         let setting = (cell.benchmark, cell.setting());
         (

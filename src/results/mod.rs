@@ -39,6 +39,7 @@ mod record;
 mod replay;
 mod seal;
 mod summary;
+mod tuning;
 mod warning;
 mod writer;
 
@@ -95,5 +96,6 @@ pub use record::{
 pub use replay::{Replay, ReplayCheck, ReplayVerdict};
 pub use seal::Seal;
 pub use summary::{NO_CONTEXT, Summary};
+pub use tuning::{ChosenRate, GRID, TUNING_SEED, Tuning, trial_steps};
 pub use warning::Warning;
 pub use writer::{RunWriter, StepLine, sync_folder, temporary_in};

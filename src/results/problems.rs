@@ -5,8 +5,9 @@ use super::RunRecord;
 /// What makes a record less than it says: cells that are missing, hashes and derived values that do not agree.
 pub fn problems(record: &RunRecord) -> Vec<String> {
     let mut problems = Vec::new();
-    let (n_run, n_planned) = (record.cells.len() as u64, record.n_cells());
-    if n_run < n_planned {
+    let (n_run, n_missing) = (record.cells.len() as u64, record.n_missing());
+    if n_missing > 0 {
+        let n_planned = n_run + n_missing;
         problems.push(format!(
             "the run is not finished: {n_run} of {n_planned} cells have run; go on with `bkbench resume`"
         ));

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AuditReport, Cell, DatasetSummary, Datasets, EfficiencyGuide, EfficiencyPoint, EfficiencyRatio,
-    GuideResults, Machine, ModelLimits, MultidatasetGuide, QuantizationGuide, RecallResult,
-    RecallVerdict, Seal, Summary, Warning, WidthSummary, efficiency, limits, multidataset,
+    Finite, GuideResults, Machine, ModelLimits, MultidatasetGuide, QuantizationGuide, RecallResult,
+    RecallVerdict, Seal, Summary, Tuning, Warning, WidthSummary, efficiency, limits, multidataset,
     quantization, summary,
 };
-use crate::config::{Benchmark, Config, SeedConfig, canonical_sha256};
+use crate::config::{Benchmark, Config, Fairness, SeedConfig, canonical_sha256, registered_name};
 use crate::{Error, Result};
 
 /// Version of the file's form; raised by any change that an older reader would misread.
@@ -76,6 +76,9 @@ pub struct RunRecord {
     pub recall: Vec<RecallResult>,
     /// Whether the probe's numbers mean anything; derived from its entries.
     pub recall_verdict: Option<RecallVerdict>,
+    /// How learning rates were chosen; absent where one was given for all models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
     /// What to know before quoting a number.
     pub warnings: Vec<Warning>,
     /// How its file was found; intact for one that was not read from a file.
@@ -217,6 +220,7 @@ impl RunRecord {
             multidataset: Vec::new(),
             recall: Vec::new(),
             recall_verdict: None,
+            tuning: None,
             warnings: Vec::new(),
             seal: Seal::Intact,
         })
@@ -228,8 +232,22 @@ impl RunRecord {
         self.derive();
     }
 
-    /// Recomputes everything that follows from the cells.
+    /// Recomputes everything that follows from the cells; in a record of both ways to set learning rates, from those of
+    /// the first way.
     pub fn derive(&mut self) {
+        if let Some(tuning) = &mut self.tuning {
+            tuning.derive();
+        }
+        if let [first, _, ..] = self.config.fairness[..] {
+            let way = self.in_way(first);
+            self.summaries = way.summaries;
+            self.limits = way.limits;
+            self.quantization = way.quantization;
+            self.efficiency = way.efficiency;
+            self.efficiency_ratio = way.efficiency_ratio;
+            self.multidataset = way.multidataset;
+            return;
+        }
         self.summaries = summary::summarise(&self.cells);
         self.limits = limits::limits(&self.cells, self.config.seeds.count);
         self.quantization = quantization::summarise(&self.cells);
@@ -241,9 +259,12 @@ impl RunRecord {
     /// The same of one benchmark alone: its settings, its cells, and what follows from them.
     #[must_use]
     pub fn only(&self, benchmark: Benchmark) -> Self {
-        let mut record = self.clone();
-        record.config = self.config.only(benchmark);
+        let mut record = self.with(self.config.only(benchmark));
         record.cells.retain(|cell| cell.benchmark == benchmark);
+        if let Some(tuning) = &mut record.tuning {
+            tuning.trials.retain(|trial| trial.benchmark == benchmark);
+            tuning.chosen.retain(|chosen| chosen.benchmark == benchmark);
+        }
         record.summaries.retain(|it| it.benchmark == benchmark);
         if benchmark != Benchmark::Longcontext {
             record.limits.clear();
@@ -264,11 +285,98 @@ impl RunRecord {
         record
     }
 
-    /// Cells of the whole run.
+    /// Cells of the whole run in one way of setting learning rates.
     pub fn n_cells(&self) -> u64 {
         let datasets = self.datasets.as_ref();
         let n_datasets = datasets.map_or(0, |datasets| datasets.present.len());
         self.config.n_cells(n_datasets)
+    }
+
+    /// The same with a part of its configuration, whose hash agrees where that of the whole does.
+    fn with(&self, config: Config) -> Self {
+        let mut record = self.clone();
+        let is_whole = self
+            .config
+            .sha256()
+            .is_ok_and(|it| it == self.config_sha256);
+        if let (true, Ok(hash)) = (is_whole, config.sha256()) {
+            record.config_sha256 = hash;
+        }
+        record.config = config;
+        record
+    }
+
+    /// The same with learning rates set in one way alone.
+    #[must_use]
+    fn in_way(&self, fairness: Fairness) -> Self {
+        let mut record = self.with(Config {
+            fairness: vec![fairness],
+            ..self.config.clone()
+        });
+        record.cells.retain(|cell| self.is_in_way(cell, fairness));
+        record.derive();
+        record
+    }
+
+    /// Whether a cell has the learning rate that its model is reported at. A cell may belong to both ways.
+    fn is_in_way(&self, cell: &Cell, fairness: Fairness) -> bool {
+        let wanted = match fairness {
+            Fairness::Identical => Finite::new(self.config.train.learning_rate),
+            Fairness::EqualTuning => {
+                let tuning = self.tuning.as_ref();
+                let chosen = |tuning: &Tuning| {
+                    let chosen = tuning.chosen(cell.benchmark, &cell.setting(), &cell.model);
+                    chosen.and_then(|chosen| chosen.learning_rate)
+                };
+                tuning.and_then(chosen)
+            }
+        };
+        wanted == Some(cell.learning_rate)
+    }
+
+    /// Every way in which learning rates were set alone, each with its cells and what follows from them.
+    pub fn ways(&self) -> Vec<Self> {
+        if self.config.fairness.len() == 1 {
+            return vec![self.clone()];
+        }
+        let ways = self.config.fairness.iter();
+        ways.map(|&fairness| self.in_way(fairness)).collect()
+    }
+
+    /// The way that stands for the run where one alone is shown: the first.
+    #[must_use]
+    pub fn headline(self) -> Self {
+        match self.config.fairness[..] {
+            [first, _, ..] => self.in_way(first),
+            _ => self,
+        }
+    }
+
+    /// Cells that have not been run; those of a model of which no trial completed never will be.
+    pub fn n_missing(&self) -> u64 {
+        let n_cells = self.n_cells();
+        if self.config.fairness == [Fairness::Identical] {
+            return n_cells.saturating_sub(self.cells.len() as u64);
+        }
+        let tuning = self.tuning.iter();
+        let given_up = tuning
+            .flat_map(|tuning| &tuning.chosen)
+            .filter(|chosen| chosen.learning_rate.is_none())
+            .count() as u64;
+        let missing = |&fairness: &Fairness| {
+            let found = self
+                .cells
+                .iter()
+                .filter(|cell| self.is_in_way(cell, fairness));
+            let found = found.count() as u64;
+            match fairness {
+                Fairness::Identical => n_cells.saturating_sub(found),
+                Fairness::EqualTuning => {
+                    n_cells.saturating_sub(found + given_up * self.config.seeds.count)
+                }
+            }
+        };
+        self.config.fairness.iter().map(missing).sum()
     }
 
     /// Every benchmark of the run alone, in the order in which they ran.
@@ -287,7 +395,8 @@ impl RunRecord {
     /// Whether no audit of `model` saw a logit that depends on a later token. The numbers of a model that
     /// has seen its targets are compared with no other's.
     pub fn is_causal(&self, model: &str) -> bool {
-        let audits = self.audits.iter().filter(|audit| audit.model == model);
+        let name = registered_name(model);
+        let audits = self.audits.iter().filter(|audit| audit.model == name);
         audits.into_iter().all(AuditReport::is_causal)
     }
 
@@ -441,7 +550,8 @@ pub enum ResultsFile {
 }
 
 impl ResultsFile {
-    /// Reads any of these shapes, or the record in the folder of a run.
+    /// Reads any of these shapes, or the record in the folder of a run. Of a record of both ways to set learning rates
+    /// it is the first, [`RunRecord::headline`].
     ///
     /// # Errors
     /// [`Error::BadInput`] if the file cannot be read or has none of them.
@@ -456,7 +566,8 @@ impl ResultsFile {
         } else if MultidatasetGuide::looks_like(&json) {
             MultidatasetGuide::from_json(json, path).map(Self::Multidataset)
         } else {
-            RunRecord::from_json(json, path).map(|record| Self::Record(Box::new(record)))
+            let record = RunRecord::from_json(json, path)?;
+            Ok(Self::Record(Box::new(record.headline())))
         }
     }
 }

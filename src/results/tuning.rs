@@ -149,8 +149,8 @@ impl Tuning {
 /// Rate and loss of the best of some trials.
 fn best<'a>(trials: impl Iterator<Item = &'a Cell>) -> Option<(Finite, Finite)> {
     let completed = trials.filter(|trial| trial.outcome == Outcome::Completed);
-    let found = completed
-        .filter_map(|trial| Some((trial.learning_rate, trial.evaluation()?.nll_nats)));
+    let found =
+        completed.filter_map(|trial| Some((trial.learning_rate, trial.evaluation()?.nll_nats)));
     found.min_by(|(rate, loss), (other_rate, other_loss)| {
         let by_loss = loss.get().total_cmp(&other_loss.get());
         by_loss.then(rate.get().total_cmp(&other_rate.get()))

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Finite;
-use crate::units::Bytes;
+use crate::units::{Bytes, Count};
 
 /// A reservation about the results of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,29 @@ pub enum Warning {
     FewSeeds {
         /// Seeds of the run.
         count: u64,
+    },
+    /// The best of the learning rates that a model was tried at is the lowest or the highest of them.
+    EdgeOfGrid {
+        /// The model.
+        model: String,
+        /// Key of the setting.
+        setting: String,
+        /// The rate.
+        learning_rate: Finite,
+    },
+    /// No trial of a model completed, and so it is not reported with a learning rate of its own.
+    NotTuned {
+        /// The model.
+        model: String,
+        /// Key of the setting.
+        setting: String,
+    },
+    /// The 3-gram was counted on a part of the training text.
+    NGramCut {
+        /// Tokens that were counted, the first ones.
+        counted_tokens: usize,
+        /// Tokens of the training text.
+        n_tokens: usize,
     },
     /// The training text was read more than once.
     RepeatedData {
@@ -132,6 +155,29 @@ impl fmt::Display for Warning {
                     "{count} seed(s) say little about the spread; take --num_seeds 5 or more"
                 )
             }
+            Self::EdgeOfGrid {
+                model,
+                setting,
+                learning_rate,
+            } => write!(
+                f,
+                "the learning rate chosen for {model} at {setting}, {}, is at the edge of those that were tried: a better \
+                 one may lie beyond",
+                learning_rate.get()
+            ),
+            Self::NotTuned { model, setting } => write!(
+                f,
+                "no trial of {model} at {setting} completed: it has no results with a learning rate of its own there"
+            ),
+            Self::NGramCut {
+                counted_tokens,
+                n_tokens,
+            } => write!(
+                f,
+                "the 3-gram was counted on the first {} of {} training tokens; on all it would be lower",
+                Count(*counted_tokens as u64),
+                Count(*n_tokens as u64)
+            ),
             Self::RepeatedData { epochs } => write!(
                 f,
                 "the training text was read {:.1} times; give a longer one by --text, or take fewer steps",

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use assert_cmd::Command;
-use bkbench::config::{Benchmark, Config};
+use bkbench::config::{Benchmark, Config, Fairness};
 use bkbench::quant::BitWidth;
 use bkbench::results::{
     AtWidth, Cell, Claim, ClaimVerdict, ModelSize, Outcome, QuantizationMetrics, RunRecord,
@@ -14,13 +14,19 @@ use bkbench::units::Bytes;
 
 use crate::checklist::exemplary;
 use crate::made_up::{
-    self, GUIDE_LENGTHS, diverged, evaluation, finite, longcontext, noise, out_of_memory, with_nll,
-    with_outcome,
+    self, GUIDE_LENGTHS, diverged, evaluation, finite, in_both_ways, longcontext, noise,
+    out_of_memory, trials, with_nll, with_outcome,
 };
 
-/// The verdict on one of the guide's claims by one run, and why.
+/// The verdict on one of the guide's claims by one run, and why; where learning rates are set in one way, as if the
+/// other one had come to the same.
 fn verdict(id: &str, record: &RunRecord) -> (&'static str, String) {
-    let runs = [("made up".to_owned(), record.clone())];
+    let record = if record.config.fairness.len() == 1 {
+        in_both_ways(record)
+    } else {
+        record.clone()
+    };
+    let runs = [("made up".to_owned(), record)];
     let judgements = judge(&Claim::of_the_guide().unwrap(), &runs);
     let mut found = judgements.into_iter().filter(|j| j.claim.id == id);
     let judgement = found.next().unwrap();
@@ -229,6 +235,93 @@ fn a_model_that_is_not_shown_to_use_context_supports_no_claim() {
     assert_eq!(comparison.context_not_shown, ["mamba"]);
 }
 
+#[test]
+fn a_claim_needs_both_ways_of_setting_learning_rates_to_agree() {
+    let id = "lower-gradient-variance";
+    let runs = |record: &RunRecord| [("made up".to_owned(), record.clone())];
+    let of = |record: &RunRecord| {
+        let judgements = judge(&Claim::of_the_guide().unwrap(), &runs(record));
+        judgements.into_iter().find(|it| it.claim.id == id).unwrap()
+    };
+    let one = with_gradient_ratio(0.8, 0.01);
+    let judgement = of(&one);
+    let ClaimVerdict::NotTestable { why } = &judgement.verdict else {
+        panic!("{judgement:?}")
+    };
+    assert!(
+        why.starts_with("one_mode: one learning rate for all models alone"),
+        "{why}"
+    );
+    assert_eq!(
+        judgement.settings[0].verdict,
+        ClaimVerdict::Supported,
+        "shown all the same"
+    );
+    let tuned_alone = {
+        let mut record = in_both_ways(&one);
+        record.config.fairness = vec![Fairness::EqualTuning];
+        record.derive();
+        record
+    };
+    let verdict = of(&tuned_alone).verdict;
+    assert!(
+        matches!(&verdict, ClaimVerdict::NotTestable { why } if why.contains("one_mode: learning rates tuned")),
+        "{verdict:?}"
+    );
+
+    let both = in_both_ways(&one);
+    assert_eq!(of(&both).verdict, ClaimVerdict::Supported);
+    assert_eq!(both.ways().len(), 2);
+    assert_eq!(both.ways()[0].cells, both.ways()[1].cells, "trained once");
+    assert_eq!(both.n_missing(), 0);
+
+    // With a rate of its own resnetbk varies more.
+    let mut apart = one.clone();
+    apart.tuning = Some(trials(&one, |model, rate| {
+        let best = if model == "resnetbk" { 1e-3 } else { 3e-3 };
+        2.0 + (rate / best).ln().abs()
+    }));
+    apart.config.fairness = Fairness::ALL.into();
+    for cell in one.cells.iter().filter(|cell| cell.model == "resnetbk") {
+        let mut cell = cell.clone();
+        cell.id = format!("{} tuned", cell.id);
+        cell.learning_rate = finite(1e-3);
+        let metrics = cell.metrics.as_mut().unwrap();
+        let std = metrics.gradient_norm_std.unwrap().get();
+        metrics.gradient_norm_std = Some(finite(2.0 * std));
+        apart.cells.push(cell);
+    }
+    apart.derive();
+    assert_eq!(apart.n_missing(), 0);
+    let ways = apart.ways();
+    assert_eq!(ways[0].cells.len(), ways[1].cells.len());
+    assert_eq!(
+        apart.summaries, one.summaries,
+        "the first way stands for the run"
+    );
+    let judgement = of(&apart);
+    let ClaimVerdict::Inconclusive { why } = &judgement.verdict else {
+        panic!("{judgement:?}")
+    };
+    assert_eq!(
+        why,
+        "with one learning rate for all models: supported; \
+         with learning rates tuned equally for each model: contradicted"
+    );
+    let compared = comparisons(&apart);
+    let n_of = |way| compared.iter().filter(|it| it.fairness == way).count();
+    assert_eq!(
+        (n_of(Fairness::Identical), n_of(Fairness::EqualTuning)),
+        (2, 2)
+    );
+    // Cells of a rate that was not chosen belong to neither way.
+    apart
+        .cells
+        .retain(|cell| cell.learning_rate != finite(1e-3));
+    apart.derive();
+    assert_eq!(apart.n_missing(), 2 * 5);
+}
+
 /// Perplexity at int8 and int4 over that at fp32, by model; at fp32 it is 4.
 fn quantised(factors: impl Fn(&str, BitWidth) -> f64) -> RunRecord {
     let mut config = Config::resolve(None, None, toml::Table::new()).unwrap();
@@ -399,7 +492,7 @@ fn the_command_prints_verdicts_comparisons_and_checklist() {
         writer.dir().display().to_string()
     };
     let good = save(&exemplary());
-    let quantised = save(&quantised(|_, _| 1.0));
+    let quantised = save(&in_both_ways(&quantised(|_, _| 1.0)));
     let (code, out, _) = stats(dir.path(), &format!("{good} {quantised}"));
     assert_eq!(code, Some(0));
     for part in [

@@ -9,8 +9,8 @@ use bkbench::stats::holm;
 
 use crate::claims::is;
 use crate::made_up::{
-    self, GUIDE_LENGTHS, diverged, evaluation, finite, leak, longcontext, noise, out_of_memory,
-    with_nll, with_outcome,
+    self, GUIDE_LENGTHS, diverged, evaluation, finite, in_both_ways, leak, longcontext, noise,
+    out_of_memory, with_nll, with_outcome,
 };
 
 /// Models a and b at one length with these held-out losses, seed by seed.
@@ -230,11 +230,35 @@ fn models_of_one_quality_are_rarely_told_apart() {
 }
 
 #[test]
-fn a_model_against_itself_makes_no_comparison_and_no_claim() {
-    let mut record = longcontext(&GUIDE_LENGTHS, 5, 200);
-    record.config.models.b = "resnetbk".into();
-    assert_eq!(comparisons(&record), []);
-    let judgements = judge(&Claim::of_the_guide().unwrap(), &[("a".into(), record)]);
+fn a_model_against_itself_is_compared_and_nothing_is_claimed() {
+    let mut config = longcontext(&GUIDE_LENGTHS, 5, 200).config;
+    config.models.b = "resnetbk".into();
+    // Far apart, however that came to be: a claim all the same would be one by chance.
+    let record = with_nll(&made_up::of_config(config, 200, false), |cell| {
+        let more = if cell.model == "resnetbk (b)" {
+            0.5
+        } else {
+            0.0
+        };
+        2.0 + more + 0.01 * noise(cell)
+    });
+    let compared = comparisons(&record);
+    assert_eq!(compared.len(), GUIDE_LENGTHS.len());
+    for comparison in &compared {
+        assert_eq!(
+            (comparison.a.as_str(), comparison.b.as_str()),
+            ("resnetbk", "resnetbk (b)")
+        );
+        assert!(comparison.p_holm.unwrap() < 1e-3 && comparison.n_pairs == 5);
+        let ComparisonVerdict::Inconclusive { why } = &comparison.verdict else {
+            panic!("{comparison:?}")
+        };
+        assert_eq!(why, "a model against itself: any difference is chance");
+    }
+    let judgements = judge(
+        &Claim::of_the_guide().unwrap(),
+        &[("a".into(), in_both_ways(&record))],
+    );
     for judgement in judgements {
         let is_not_testable = matches!(judgement.verdict, ClaimVerdict::NotTestable { .. });
         assert!(is_not_testable, "{judgement:?}");

@@ -1,11 +1,11 @@
 //! Made-up results: they exist only here, and no number of them was measured.
 
-use bkbench::config::{Benchmark, Budget, Config};
+use bkbench::config::{Benchmark, Budget, Config, Fairness};
 use bkbench::math::random::{Coordinate, Purpose, normal};
 use bkbench::results::{
     AuditReport, AuditedWeights, Cell, CellKey, Curves, DivergenceCause, Evaluation, Finding,
-    Finite, Leak, LeakSearch, LongContextMetrics, Memory, MemoryLedger, Outcome, Parameters,
-    PositionBucket, RunRecord, TrainingKey, Warning,
+    Finite, GRID, Leak, LeakSearch, LongContextMetrics, Memory, MemoryLedger, Outcome, Parameters,
+    PositionBucket, RunRecord, TUNING_SEED, TrainingKey, Tuning, Warning,
 };
 use bkbench::units::Bytes;
 use serde_json::json;
@@ -33,7 +33,8 @@ pub(crate) fn of_config(mut config: Config, n_steps: u64, with_divergence: bool)
     for &benchmark in &config.benchmarks {
         for seq_len in config.only(benchmark).seq_lengths() {
             for seed in config.seeds.iter() {
-                for (m, model) in config.models.names().enumerate() {
+                for (m, model) in config.models.labels().iter().enumerate() {
+                    let model = model.as_str();
                     let breaks = with_divergence && (model, seq_len, seed) == ("mamba", 8192, 43);
                     let at = (benchmark, seq_len, seed);
                     let cell = cell(&record, (m, model), at, n_steps, breaks);
@@ -108,6 +109,7 @@ fn cell(
         last_quarter: None,
         kernel_errors: Vec::new(),
         unigram_ce_nats: Finite::new(3.05).unwrap(),
+        three_gram_ce_nats: None,
         train_seconds: Finite::new(10.0).unwrap(),
         tokens_per_second: Finite::new(100.0),
         memory: Memory {
@@ -133,6 +135,7 @@ fn cell(
         seq_len,
         seed,
         n_steps,
+        learning_rate: finite(config.train.learning_rate),
         parameters,
         outcome,
         warnings: Vec::new(),
@@ -151,6 +154,44 @@ fn nll_by_position(seq_len: usize, breaks: bool) -> Vec<PositionBucket> {
         PositionBucket::new(octave, seq_len, 2.4 * n_tokens as f64, n_tokens).unwrap()
     };
     (0..octaves).map(bucket).collect()
+}
+
+/// The trials of every model and setting of a record: at each rate of the grid the loss that `nats` gives, of the model
+/// and the rate.
+pub(crate) fn trials(record: &RunRecord, nats: impl Fn(&str, f64) -> f64) -> Tuning {
+    let mut tuning = Tuning::new(json!({"held_out_rule": "made up"}));
+    let template = record.cells.iter().find(|cell| cell.metrics.is_some());
+    for cell in &record.cells {
+        for rate in GRID {
+            if tuning.has_tried(cell.benchmark, &cell.setting(), &cell.model, rate) {
+                continue;
+            }
+            let mut trial = Cell {
+                seed: TUNING_SEED,
+                learning_rate: finite(rate),
+                outcome: Outcome::Completed,
+                metrics: template.and_then(|cell| cell.metrics.clone()),
+                quantization: None,
+                ..cell.clone()
+            };
+            if let Some(metrics) = &mut trial.metrics {
+                metrics.evaluation = evaluation(nats(&cell.model, rate));
+            }
+            tuning.trials.push(trial);
+        }
+    }
+    tuning.derive();
+    tuning
+}
+
+/// The record with learning rates tuned too, the best one of every model being the common one.
+pub(crate) fn in_both_ways(record: &RunRecord) -> RunRecord {
+    let common = record.config.train.learning_rate;
+    let mut both = record.clone();
+    both.tuning = Some(trials(record, |_, rate| 2.0 + (rate / common).ln().abs()));
+    both.config.fairness = Fairness::ALL.into();
+    both.derive();
+    both
 }
 
 pub(crate) const GUIDE_LENGTHS: [usize; 5] = [8192, 32_768, 131_072, 524_288, 1_048_576];

@@ -72,4 +72,5 @@ mod statistics;
 mod support;
 mod trained;
 mod training;
+mod tuning;
 mod verify;

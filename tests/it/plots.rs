@@ -2,6 +2,7 @@
 
 use bkbench::report::plot::stability::{Options, draw};
 use bkbench::report::plot::{Drawing, Format};
+use bkbench::report::table::table;
 use bkbench::results::{GuideResults, Outcome, ResultsFile, RunRecord};
 
 use crate::made_up;
@@ -46,6 +47,24 @@ fn every_format_begins_with_its_magic_bytes() {
         );
         assert!(bytes.len() > 2000, "{format:?} has {} bytes", bytes.len());
     }
+}
+
+#[test]
+fn the_3_gram_has_a_line_of_its_own_with_its_loss() {
+    let without = drawing(&made_up::record(100, false), &ALL);
+    assert!(!without.svg.contains("3-gram"));
+    let record = made_up::changed(&made_up::record(100, false), |cell| {
+        cell.metrics.as_mut().unwrap().three_gram_ce_nats = Some(made_up::finite(2.125));
+        true
+    });
+    let with = drawing(&record, &ALL);
+    keep(&with, "three_gram.png");
+    assert!(with.svg.contains("3-gram (2.12)"));
+    let table = table(&record);
+    assert!(
+        table.contains("; of an interpolated 3-gram, with two tokens of context: 2.125."),
+        "{table}"
+    );
 }
 
 #[test]

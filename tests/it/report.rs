@@ -382,7 +382,7 @@ fn a_report_says_what_a_run_lacks() {
     let mut alone = longcontext(5);
     alone.config.models.b = "resnetbk".into();
     let alone = made_up::changed(&alone, |cell| cell.model == "resnetbk");
-    let page = says(&alone, "resnetbk alone, compared with nothing");
+    let page = says(&alone, "a model against itself: any difference is chance");
     assert!(page.contains("a model against itself"), "claims say so too");
 
     let page = says(&longcontext(1), "1 seed(s), and a claim needs 5");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use bkbench::results::{Cell, Finite, Outcome, RunRecord, Warning};
+use bkbench::results::{AuditedWeights, Cell, Finite, Outcome, RunRecord, Warning};
 use sha2::{Digest, Sha256};
 
 const TEXT: &str = concat!(
@@ -120,6 +120,76 @@ fn a_run_records_every_cell_and_a_rerun_gives_the_same_numbers() {
     let kept = dir.path().join("kept").join(again.file_name().unwrap());
     let kept = std::fs::read_dir(kept).unwrap().count();
     assert_eq!(kept, 8, "one checkpoint a cell");
+}
+
+#[test]
+fn a_model_against_itself_starts_from_other_weights_and_reads_the_same_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = run(
+        dir.path(),
+        "--model_a mamba --model_b mamba --output guide.json",
+    );
+    let record = RunRecord::load(&folder).unwrap();
+    assert_eq!(
+        record.cells.len(),
+        2 * 2 * 2,
+        "two models x lengths x seeds"
+    );
+    assert_eq!(
+        record
+            .audits
+            .iter()
+            .filter(|it| it.weights == AuditedWeights::Initial)
+            .count(),
+        1
+    );
+    for (seq_len, seed) in [(32, 42), (32, 43), (64, 42), (64, 43)] {
+        let [a, b] = ["mamba", "mamba (b)"].map(|model| of(&record, model, seq_len, seed));
+        assert_ne!(a.id, b.id);
+        assert_ne!(a.training, b.training);
+        let [a, b] = [a, b].map(|cell| cell.metrics.as_ref().unwrap());
+        assert_eq!(a.data_order_sha256, b.data_order_sha256);
+        assert_ne!(
+            a.curves.loss_nats[0], b.curves.loss_nats[0],
+            "before any step"
+        );
+        assert_ne!(a.weights_sha256, b.weights_sha256);
+    }
+    // The first of the two is the model as it is in any other run.
+    let other = RunRecord::load(&run(dir.path(), "")).unwrap();
+    assert_eq!(
+        of(&other, "mamba", 64, 43).id,
+        of(&record, "mamba", 64, 43).id
+    );
+
+    let guide = std::fs::read_to_string(dir.path().join("guide.json")).unwrap();
+    let guide: serde_json::Value = serde_json::from_str(&guide).unwrap();
+    assert_eq!(guide["seq_len_32"]["mamba (b)"]["n_seeds"], 2);
+    let name = folder.display();
+    let stats: serde_json::Value =
+        serde_json::from_str(&bkbench(dir.path(), &format!("stats {name} --json"))).unwrap();
+    for comparison in stats["runs"][0]["comparisons"].as_array().unwrap() {
+        assert_eq!(comparison["verdict"], "inconclusive");
+        assert_eq!(comparison["b"], "mamba (b)");
+        assert!(
+            comparison["paired_t"]["p"].is_number(),
+            "tested all the same"
+        );
+    }
+    let claims = stats["claims"].as_array().unwrap();
+    assert!(
+        claims
+            .iter()
+            .all(|claim| claim["verdict"] == "not_testable"),
+        "{claims:?}"
+    );
+    let plot = std::fs::read_to_string(folder.join("stability.svg")).unwrap();
+    assert!(plot.contains("mamba (n = 2)") && plot.contains("mamba (b) (n = 2)"));
+    let replay = bkbench(dir.path(), &format!("replay {name}"));
+    assert!(replay.contains("mamba (b) seq_len_32 seed 42"), "{replay}");
+    assert!(replay.contains(" 0 differ,"), "{replay}");
+    let resumed = bkbench(dir.path(), &format!("resume {name}"));
+    assert!(resumed.contains("results: "), "{resumed}");
 }
 
 #[test]

@@ -57,8 +57,8 @@ impl Run<'_> {
             seq_len,
             seed,
         } = point;
-        let model = shape.architecture.name();
-        let n_steps = part.grid.n_steps;
+        let model = &planned.label;
+        let (n_steps, learning_rate) = (part.grid.n_steps, part.config.train.learning_rate);
         let budget = planned.at_budget.map_or(String::new(), |at| {
             let AtBudget {
                 d_model, n_layers, ..
@@ -70,7 +70,12 @@ impl Run<'_> {
         let on = on_dataset
             .as_ref()
             .map_or(String::new(), |on| format!(" on {}", on.dataset));
-        let name = format!("{model}{on} N={seq_len}{budget} seed {seed}");
+        let which = if point.is_trial() {
+            format!("learning rate {learning_rate}, trial")
+        } else {
+            format!("seed {seed}")
+        };
+        let name = format!("{model}{on} N={seq_len}{budget} {which}");
         progress.start_cell(&name, n_steps);
         let mut audit = None;
         let misfit = planned
@@ -99,7 +104,7 @@ impl Run<'_> {
         let Ended {
             outcome, metrics, ..
         } = ended;
-        if let Some(model) = ended.model {
+        if let Some(model) = ended.model.filter(|_| !point.is_trial()) {
             audit = self.audit_trained(shape, seed, &outcome, &model, record)?;
         }
         progress.finish_cell(&describe(&outcome, metrics.as_ref()));
@@ -111,10 +116,11 @@ impl Run<'_> {
             id: ids.cell.clone(),
             benchmark: part.benchmark,
             training: ids.training.clone(),
-            model: model.to_owned(),
+            model: model.clone(),
             seq_len,
             seed,
             n_steps,
+            learning_rate: Finite::new(learning_rate).unwrap_or_default(),
             parameters: parameters(shape.parameters()),
             outcome,
             warnings: part.repeated_data(seq_len).into_iter().collect(),
@@ -205,6 +211,9 @@ impl Run<'_> {
         };
         let trained = train(&training, &mut log)?;
         let (held_out, kernel_errors) = match trained.outcome {
+            Outcome::Completed if point.is_trial() => {
+                (Some(point.evaluate(&trained.model)?), Vec::new())
+            }
             Outcome::Completed => (
                 Some(point.evaluate(&trained.model)?),
                 point.kernel_errors(&trained.model)?,
@@ -215,9 +224,10 @@ impl Run<'_> {
         let tensors = memory::tensors(self.hardware);
         let config = &point.part.config.train;
         let estimated = memory::needs(point.shape, point.seq_len, config, tensors);
-        let metrics = metrics(&trained, held_out, kernel_errors, unigram, estimated)?;
+        let mut metrics = metrics(&trained, held_out, kernel_errors, unigram, estimated)?;
+        metrics.three_gram_ce_nats = point.part.three_gram_ce_nats;
         let (quantization, carry) = match trained.outcome {
-            Outcome::Completed => (
+            Outcome::Completed if !point.is_trial() => (
                 point.quantization(&trained.model, progress)?,
                 point.carried(&trained.model)?,
             ),
@@ -251,6 +261,7 @@ impl Run<'_> {
             },
             n_steps: grid.n_steps,
             seed: point.seed,
+            stream: point.planned.stream(),
             device: &self.hardware.device,
             memory_limit: config.device.memory_limit(),
             checkpoints,
@@ -400,6 +411,7 @@ fn metrics(
         last_quarter,
         kernel_errors,
         unigram_ce_nats: Finite::new(unigram_ce_nats).unwrap_or_default(),
+        three_gram_ce_nats: None,
         train_seconds: Finite::new(trained.seconds).unwrap_or_default(),
         tokens_per_second: trained.tokens_per_second.and_then(Finite::new),
         memory: Memory {

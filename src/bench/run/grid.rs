@@ -1,7 +1,9 @@
 //! The cells of a run.
 
 use crate::bench::memory::widest_activation;
-use crate::config::{Benchmark, Budget, BudgetUnit, Config, EfficiencyConfig};
+use crate::config::{
+    Benchmark, Budget, BudgetUnit, Config, EfficiencyConfig, is_twin, registered_name,
+};
 use crate::data::Dataset;
 use crate::hardware::adapters::Adapter;
 use crate::models::budget::{Fit, fit};
@@ -37,6 +39,8 @@ pub struct Setting {
 /// A model at a setting.
 #[derive(Debug, Clone)]
 pub struct Planned {
+    /// What results call it.
+    pub label: String,
     /// Its shape.
     pub shape: ModelShape,
     /// The budget that the shape was solved for.
@@ -45,23 +49,31 @@ pub struct Planned {
     pub misfit: Option<Outcome>,
 }
 
+impl Planned {
+    /// The number of its initial weights' set: the second of two equal models has one of its own.
+    pub fn stream(&self) -> u32 {
+        u32::from(is_twin(&self.label))
+    }
+}
+
 /// The settings that the configuration of one benchmark asks for: matched models at every length, or shapes for every budget, each to be
 /// trained for `n_steps`.
 ///
 /// # Errors
 /// Unknown or unmatchable models.
 pub fn settings(config: &Config, vocab_size: usize, n_steps: u64) -> Result<Vec<Setting>> {
-    let models: Vec<Architecture> = config
-        .models
-        .names()
-        .map(Architecture::parse)
+    let labels = config.models.labels();
+    let models: Vec<(&String, Architecture)> = labels
+        .iter()
+        .map(|label| Ok((label, Architecture::parse(registered_name(label))?)))
         .collect::<Result<_>>()?;
     if config.benchmarks == [Benchmark::Efficiency] {
         let budgets = config.efficiency.flops_budgets.iter();
         return budgets
             .map(|&budget| {
-                let plan =
-                    |&model: &Architecture| under(model, budget, config, vocab_size, n_steps);
+                let plan = |&model: &(&String, Architecture)| {
+                    under(model, budget, config, vocab_size, n_steps)
+                };
                 Ok(Setting {
                     seq_len: config.efficiency.seq_len,
                     models: models.iter().map(plan).collect::<Result<_>>()?,
@@ -69,22 +81,24 @@ pub fn settings(config: &Config, vocab_size: usize, n_steps: u64) -> Result<Vec<
             })
             .collect();
     }
-    let shapes = matched_shapes(&models, &config.model, vocab_size)?;
-    let plan = |shape: &ModelShape| Planned {
+    let architectures: Vec<Architecture> = models.iter().map(|&(_, model)| model).collect();
+    let shapes = matched_shapes(&architectures, &config.model, vocab_size)?;
+    let plan = |(label, shape): (&String, &ModelShape)| Planned {
+        label: label.clone(),
         shape: shape.clone(),
         at_budget: None,
         misfit: None,
     };
     let setting = |&seq_len: &usize| Setting {
         seq_len,
-        models: shapes.iter().map(plan).collect(),
+        models: labels.iter().zip(&shapes).map(plan).collect(),
     };
     Ok(config.seq_lengths().iter().map(setting).collect())
 }
 
 /// A model's shape for a budget, and what it uses of it.
 fn under(
-    model: Architecture,
+    (label, model): (&String, Architecture),
     budget: f64,
     config: &Config,
     vocab_size: usize,
@@ -110,6 +124,7 @@ fn under(
     let finite = |value: f64| Finite::new(value).unwrap_or_default();
     let forward = shape.forward_flops_per_token(seq_len);
     Ok(Planned {
+        label: label.clone(),
         at_budget: Some(AtBudget {
             budget: finite(budget),
             d_model: shape.d_model,

@@ -7,19 +7,21 @@
 mod cell;
 mod grid;
 mod replay;
+mod tuning;
 mod warnings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Progress;
-use crate::config::{Benchmark, Config};
+use crate::config::{Benchmark, Config, Fairness};
 use crate::data::Dataset;
 use crate::hardware::Hardware;
 use crate::models::checkpoint::{Description, TokenizerHint};
 use crate::models::registry::ModelShape;
 use crate::results::{
-    AbsentDataset, AuditReport, CellKey, Datasets, Files, RunRecord, RunWriter, TrainingKey,
+    AbsentDataset, AuditReport, CellKey, Datasets, Files, Finite, RunRecord, RunWriter,
+    TrainingKey, Tuning,
 };
 use crate::train::{CheckpointFolder, Interrupt};
 use crate::{Error, Result};
@@ -60,7 +62,7 @@ impl Checkpoints {
 }
 
 /// A benchmark of a run on one text.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Part {
     /// Which.
     pub benchmark: Benchmark,
@@ -70,6 +72,10 @@ pub struct Part {
     pub grid: Grid,
     /// What it trains and evaluates on.
     pub dataset: Dataset,
+    /// [`three_gram_ce`](crate::eval::three_gram_ce) of that text.
+    pub three_gram_ce_nats: Option<Finite>,
+    /// What learning rates are chosen on, where they are.
+    pub to_tune_on: Option<Dataset>,
 }
 
 /// Everything a run needs to know.
@@ -118,6 +124,9 @@ impl Run<'_> {
             self.data()?,
         )?;
         record.datasets = self.datasets()?;
+        let texts = self.parts.iter().find_map(|part| part.to_tune_on.as_ref());
+        let data = texts.map(|text| json(&text.manifest)).transpose()?;
+        record.tuning = data.map(Tuning::new);
         record.files = files;
         record.warnings = self.warnings_before(&audits);
         record.audits = audits;
@@ -156,7 +165,7 @@ impl Run<'_> {
     /// If what names a training has no JSON form.
     pub fn n_train_tokens(&self) -> Result<u64> {
         let mut trainings = BTreeMap::new();
-        for point in self.points() {
+        for point in self.parts.iter().flat_map(Part::points) {
             let Part { config, grid, .. } = point.part;
             let a_step = (config.train.batch_size * point.seq_len) as u64;
             trainings.insert(point.ids()?.training, grid.n_steps * a_step);
@@ -164,8 +173,8 @@ impl Run<'_> {
         Ok(trainings.values().sum())
     }
 
-    /// Trains and evaluates every cell that the record does not hold yet, then probes recall; the record is
-    /// saved after each of them.
+    /// Trains and evaluates every cell that the record does not hold yet, in every way of setting learning rates, then
+    /// probes recall; the record is saved after each of them.
     ///
     /// # Errors
     /// What stops the whole run: [`Error::Interrupted`], a folder that cannot be written, a mistake in the
@@ -176,7 +185,31 @@ impl Run<'_> {
         writer: &mut RunWriter,
         progress: &mut dyn Progress,
     ) -> Result<()> {
-        let points: Vec<Point<'_>> = self.points().collect();
+        for &fairness in &self.config.fairness {
+            match fairness {
+                Fairness::Identical => self.fill_all(self.parts, record, writer, progress)?,
+                Fairness::EqualTuning => {
+                    self.tune(record, writer, progress)?;
+                    let parts = self.tuned_parts(record);
+                    self.fill_all(&parts, record, writer, progress)?;
+                }
+            }
+        }
+        for part in self.parts.iter().filter(|part| part.config.probes_recall()) {
+            self.probe_recall(part, record, writer, progress)?;
+        }
+        Ok(())
+    }
+
+    /// Trains and evaluates the cells of `parts` that the record does not hold.
+    fn fill_all(
+        &self,
+        parts: &[Part],
+        record: &mut RunRecord,
+        writer: &mut RunWriter,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let points: Vec<Point<'_>> = parts.iter().flat_map(Part::points).collect();
         let ids: Vec<Ids> = points.iter().map(Point::ids).collect::<Result<_>>()?;
         for (i, (&point, ids_here)) in points.iter().zip(&ids).enumerate() {
             if record.cell(&ids_here.cell).is_none() {
@@ -190,9 +223,6 @@ impl Run<'_> {
             if is_done {
                 self.checkpoints.tidy(training)?;
             }
-        }
-        for part in self.parts.iter().filter(|part| part.config.probes_recall()) {
-            self.probe_recall(part, record, writer, progress)?;
         }
         Ok(())
     }
@@ -219,19 +249,19 @@ impl Run<'_> {
         record.warnings.extend(drift);
         writer.save(record)
     }
+}
 
-    /// The grids in the order in which they run.
+impl Part {
+    /// The grid in the order in which it runs.
     fn points(&self) -> impl Iterator<Item = Point<'_>> {
-        self.parts.iter().flat_map(|part| {
-            part.grid.settings.iter().flat_map(move |setting| {
-                part.grid.seeds.iter().flat_map(move |&seed| {
-                    setting.models.iter().map(move |planned| Point {
-                        part,
-                        shape: &planned.shape,
-                        planned,
-                        seq_len: setting.seq_len,
-                        seed,
-                    })
+        self.grid.settings.iter().flat_map(move |setting| {
+            self.grid.seeds.iter().flat_map(move |&seed| {
+                setting.models.iter().map(move |planned| Point {
+                    part: self,
+                    shape: &planned.shape,
+                    planned,
+                    seq_len: setting.seq_len,
+                    seed,
                 })
             })
         })
@@ -265,6 +295,7 @@ impl Point<'_> {
             config,
             grid,
             dataset,
+            ..
         } = self.part;
         let manifest = &dataset.manifest;
         let training = TrainingKey::new(
@@ -275,6 +306,7 @@ impl Point<'_> {
             self.seed,
             grid.n_steps,
         )
+        .from_stream(self.planned.stream())
         .id()?;
         let cell = CellKey::new(config, *benchmark, &training, &json(manifest)?)
             .at(self.planned.at_budget.as_ref())

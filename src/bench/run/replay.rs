@@ -1,7 +1,8 @@
 //! Whether a record can be believed: what follows from it is derived again, and the start and the end of its
 //! trainings are done again.
 
-use super::{Point, Run, json};
+use super::{Part, Point, Run, json};
+use crate::config::Fairness;
 use crate::models::{LanguageModel, weights};
 use crate::results::{
     Cell, Finite, LongContextMetrics, Outcome, ReplayCheck, ReplayVerdict, RunRecord,
@@ -83,23 +84,30 @@ impl Run<'_> {
         let elsewhere = (record.hardware != hardware)
             .then(|| "recorded on another device or by another version".to_owned());
 
-        for point in self.points() {
-            let (model, seed) = (point.shape.architecture.name(), point.seed);
-            let benchmark = point.part.benchmark;
-            let is_it = |cell: &&Cell| {
-                (cell.benchmark, cell.model.as_str(), cell.seed) == (benchmark, model, seed)
+        let parts = self.all_parts(record);
+        let trials = record.tuning.iter().flat_map(|tuning| &tuning.trials);
+        let cells: Vec<&Cell> = record.cells.iter().chain(trials).collect();
+        let mut done: Vec<&str> = Vec::new();
+        for point in parts.iter().flat_map(Part::points) {
+            let (model, seed) = (&point.planned.label, point.seed);
+            let part = point.part;
+            let rate = Finite::new(part.config.train.learning_rate);
+            let is_it = |cell: &&&Cell| {
+                (cell.benchmark, &cell.model, cell.seed) == (part.benchmark, model, seed)
                     && (cell.seq_len, cell.at_budget) == (point.seq_len, point.planned.at_budget)
                     && cell
                         .on_dataset
                         .as_ref()
                         .is_none_or(|on| on.dataset == point.part.dataset.name)
+                    && Some(cell.learning_rate) == rate
             };
-            let Some(cell) = record.cells.iter().find(is_it) else {
+            let Some(&cell) = cells.iter().find(is_it) else {
                 continue;
             };
-            if only.is_some_and(|id| id != cell.id) {
+            if only.is_some_and(|id| id != cell.id) || done.contains(&cell.id.as_str()) {
                 continue;
             }
+            done.push(&cell.id);
             let mut of_cell = |what: &str, verdict| {
                 each(ReplayCheck {
                     of: format!("{model} {} seed {seed} ({})", cell.setting(), cell.id),
@@ -126,6 +134,15 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// All that the record may hold, each as it was run.
+    fn all_parts(&self, record: &RunRecord) -> Vec<Part> {
+        let is_identical = record.config.fairness.contains(&Fairness::Identical);
+        let identical = self.parts.iter().filter(|_| is_identical).cloned();
+        let tuned = self.tuned_parts(record).into_iter();
+        let trials = self.trial_parts(record).into_iter();
+        identical.chain(trials).chain(tuned).collect()
     }
 
     /// Takes the first steps again.

@@ -2,6 +2,7 @@
 
 use super::{Part, Run};
 use crate::config::Benchmark;
+use crate::eval::COUNTED_TOKENS;
 use crate::models::registry::{ModelShape, ParameterCount};
 use crate::results::{
     AuditReport, Cell, Finding, Finite, KernelError, Outcome, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM,
@@ -41,6 +42,13 @@ impl Run<'_> {
                     warnings.push(warning);
                 }
             }
+        }
+        let texts = self.parts.iter().map(|part| part.dataset.train.len());
+        if let Some(n_tokens) = texts.max().filter(|&n| n > COUNTED_TOKENS) {
+            warnings.push(Warning::NGramCut {
+                counted_tokens: COUNTED_TOKENS,
+                n_tokens,
+            });
         }
         warnings.extend(audits.iter().flat_map(of_audit));
         warnings

@@ -32,6 +32,10 @@ pub struct Args {
     /// Second model [default: mamba]
     #[arg(long, value_name = "NAME")]
     model_b: Option<String>,
+    /// How learning rates are set: identical (one for all), `equal_tuning` (the best of the same trials for each); a claim
+    /// needs both [default: identical]
+    #[arg(long, num_args = 1.., value_name = "WAY")]
+    fairness: Vec<String>,
     /// Sequence lengths, in tokens
     #[arg(long, num_args = 1.., value_name = "N", value_parser = count)]
     seq_lengths: Vec<u64>,
@@ -239,6 +243,9 @@ impl Args {
         if !self.datasets.is_empty() {
             let names = self.datasets.clone();
             set("multidataset", "datasets", names.into());
+        }
+        if !self.fairness.is_empty() {
+            table.insert("fairness".into(), self.fairness.clone().into());
         }
         let benchmarks = self.benchmarks()?;
         if !benchmarks.is_empty() {

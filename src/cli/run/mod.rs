@@ -10,10 +10,10 @@ use super::session::{Session, finish, machine, on_signals};
 use crate::accounting::Tensors;
 use crate::bench::run::{self, Checkpoints, Planned, Setting};
 use crate::bench::{Progress, memory};
-use crate::config::{Benchmark, Budget, Config};
+use crate::config::{Benchmark, Budget, Config, Fairness};
 use crate::data::{self, Tokenizer};
 use crate::hardware::DeviceChoice;
-use crate::results::{AbsentDataset, Files, GuideFile, Outcome, RunWriter, Warning};
+use crate::results::{AbsentDataset, Files, GRID, GuideFile, Outcome, RunWriter, Warning};
 use crate::units::Count;
 use crate::{Error, Result};
 
@@ -100,7 +100,7 @@ impl Args {
 
 /// The cells that the configuration of one benchmark asks for, and the memory that each model needs for one, in words.
 fn grid(benchmark: Benchmark, config: &Config) -> Result<String> {
-    let names: Vec<&str> = config.models.names().collect();
+    let names = config.models.labels();
     let vocab_size = Tokenizer::new(&config.data.tokenizer)?.vocab_size();
     // How many steps an epoch takes is not known without the text.
     let n_steps = match config.train.budget {
@@ -153,7 +153,7 @@ fn grid(benchmark: Benchmark, config: &Config) -> Result<String> {
         };
         let models = setting.models.iter().map(|planned| {
             let needs = memory::needs(&planned.shape, setting.seq_len, &train, tensors);
-            let name = planned.shape.architecture.name();
+            let name = &planned.label;
             format!("{}    {name} needs {needs}\n", under_budget(planned))
         });
         format!(
@@ -164,10 +164,25 @@ fn grid(benchmark: Benchmark, config: &Config) -> Result<String> {
     };
     let missing =
         |it: &AbsentDataset| format!("  warning: {} is not here: {}\n", it.name, it.advice);
+    let ways = ways(config, settings.len() * names.len());
     Ok(std::iter::once(head)
         .chain(absent.iter().map(missing))
         .chain(settings.iter().map(lines))
+        .chain(ways)
         .collect())
+}
+
+/// What tuning adds to the cells of `n_models` models at their settings, where there is any.
+fn ways(config: &Config, n_models: usize) -> Option<String> {
+    let trials = GRID.len() * n_models;
+    let ways = match config.fairness[..] {
+        [Fairness::Identical] => return None,
+        [Fairness::EqualTuning] => "these cells at the learning rates chosen",
+        _ => "as many cells again at the learning rates chosen, but for those trained already",
+    };
+    Some(format!(
+        "  equal tuning: {trials} trials of a quarter of the steps, more where the best learning rate lies at the edge; then {ways}\n"
+    ))
 }
 
 /// The shape that a budget gives a model, where there is a budget.
@@ -181,7 +196,7 @@ fn under_budget(planned: &Planned) -> String {
     };
     format!(
         "    {} under {:e} FLOPs: {} layers of {}, {:.4e} forward FLOPs a token, {:.4e} without head{misfit}\n",
-        planned.shape.architecture.name(),
+        planned.label,
         at.budget.get(),
         at.n_layers,
         at.d_model,

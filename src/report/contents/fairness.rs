@@ -3,14 +3,12 @@
 use serde_json::Value;
 
 use super::super::document::{Block, Kind};
-use crate::config::{Budget, MatchBasis, Precision};
+use crate::config::{Budget, Config, Fairness, MatchBasis, Precision};
 use crate::results::{AuditReport, AuditedWeights, Cell, Finding, RunRecord, Verdict};
 use crate::units::Count;
 
 pub(super) fn section(record: &RunRecord) -> Block {
-    let models = &record.config.models;
-    let mut names: Vec<&str> = models.names().collect();
-    names.dedup();
+    let labels = record.config.models.labels();
     let mut blocks = vec![
         Block::table(
             "The models and their sizes, in parameters",
@@ -22,7 +20,7 @@ pub(super) fn section(record: &RunRecord) -> Block {
                 "with embedding",
             ],
             (2, Kind::Number),
-            names.iter().map(|name| size(record, name)),
+            labels.iter().map(|label| size(record, label)),
         ),
         Block::List(matching(record)),
         Block::section("Equal for all models", vec![Block::List(common(record))]),
@@ -35,7 +33,7 @@ fn size(record: &RunRecord, name: &str) -> [String; 5] {
     let models = &record.config.models;
     let role = match name {
         _ if name == models.a => "a",
-        _ if name == models.b => "b",
+        _ if name == models.label_b() => "b",
         _ => "control",
     };
     let cell = record.cells.iter().find(|cell| cell.model == name);
@@ -100,9 +98,10 @@ fn common(record: &RunRecord) -> Vec<String> {
             config.data.tokenizer
         ),
         format!(
-            "Training: {budget}, AdamW with learning rate {}, weight decay {}, gradients cut to norm {}; {precision}.",
-            train.learning_rate, train.weight_decay, train.gradient_clip_norm
+            "Training: {budget}, AdamW with weight decay {}, gradients cut to norm {}; {precision}.",
+            train.weight_decay, train.gradient_clip_norm
         ),
+        learning_rates(config),
         format!(
             "Shape: width {}, {} blocks; ResNet-BK has {} experts, {} a token.",
             config.model.d_model, config.model.n_layers, config.model.n_experts, config.model.top_k
@@ -111,7 +110,8 @@ fn common(record: &RunRecord) -> Vec<String> {
             "Seeds: {} from {} on; one seed drives weights, data order and masks.",
             config.seeds.count, config.seeds.first
         ),
-        "One configuration for all models; how its values were chosen is not recorded.".into(),
+        "One configuration for all models; how its other values were chosen is not recorded."
+            .into(),
     ];
     lines.extend(record.config.benchmarks.iter().map(|&benchmark| {
         let config = config.only(benchmark);
@@ -148,6 +148,24 @@ fn dataset(manifest: &Value) -> String {
         tokens("/eval/n_tokens"),
         text("/held_out_rule").unwrap_or("by no rule that is recorded")
     )
+}
+
+/// In which ways learning rates were set, and what a claim would need.
+fn learning_rates(config: &Config) -> String {
+    let rate = config.train.learning_rate;
+    let tuned =
+        "by equally many trials for each model, as told under \"How learning rates were chosen\"";
+    match config.fairness[..] {
+        [Fairness::Identical] => format!(
+            "Learning rate: {rate} for every model, tuned for none. A claim also needs the other way, tuned equally for each."
+        ),
+        [Fairness::EqualTuning] => format!(
+            "Learning rates: chosen {tuned}. A claim also needs the other way, one for all models."
+        ),
+        _ => format!(
+            "Learning rates, in two ways that a claim needs to agree: {rate} for every model; and chosen {tuned}."
+        ),
+    }
 }
 
 /// How many trainings the cells share, if any.

@@ -26,10 +26,9 @@ impl Document {
             blocks.push(run::section(name, record, compared, replay));
         }
         let models = &runs[..runs.len().min(1)];
-        let title = models.iter().map(|(_, record)| {
-            let models: Vec<&str> = record.config.models.names().collect();
-            format!(": {}", models.join(", "))
-        });
+        let title = models
+            .iter()
+            .map(|(_, record)| format!(": {}", record.config.models.labels().join(", ")));
         Self {
             title: format!("bkbench report{}", title.collect::<String>()),
             blocks,
@@ -40,16 +39,32 @@ impl Document {
 /// What each run shows, in a sentence, and what stands against it.
 fn in_short(runs: &[(String, RunRecord)], compared: &[Vec<Comparison>]) -> Block {
     let mut blocks = Vec::new();
-    let lines = runs.iter().zip(compared).map(|((_, record), compared)| {
-        let mut line = format!("{}: {}.", run::title(record), result(record, compared));
-        if let Some(ratios) = ratios(compared) {
-            line = format!("{line}\n{ratios}");
-        }
-        if !record.efficiency.is_empty() {
-            line = format!("{line}\n{}", efficiency::ratio(record));
-        }
-        line
-    });
+    let lines = runs
+        .iter()
+        .zip(compared)
+        .flat_map(|((_, record), compared)| {
+            let ways = record.ways();
+            let n_ways = ways.len();
+            let line = move |way: RunRecord| {
+                let title = match way.config.fairness[..] {
+                    [fairness] if n_ways > 1 => format!(", {}", fairness.title()),
+                    _ => String::new(),
+                };
+                let compared: Vec<&Comparison> = compared
+                    .iter()
+                    .filter(|comparison| way.config.fairness.contains(&comparison.fairness))
+                    .collect();
+                let mut line = format!("{}{title}: {}.", run::title(&way), result(&way, &compared));
+                if let Some(ratios) = ratios(&compared) {
+                    line = format!("{line}\n{ratios}");
+                }
+                if !way.efficiency.is_empty() {
+                    line = format!("{line}\n{}", efficiency::ratio(&way));
+                }
+                line
+            };
+            ways.into_iter().map(line)
+        });
     blocks.push(Block::List(lines.collect()));
     for (name, record) in runs {
         let problems = problems(record);
@@ -69,7 +84,7 @@ fn in_short(runs: &[(String, RunRecord)], compared: &[Vec<Comparison>]) -> Block
 }
 
 /// What the comparisons of a run show, setting by setting, equal verdicts together.
-fn result(record: &RunRecord, compared: &[Comparison]) -> String {
+fn result(record: &RunRecord, compared: &[&Comparison]) -> String {
     if let Some(why) = run::why_not_compared(record) {
         return why;
     }
@@ -108,9 +123,9 @@ fn result(record: &RunRecord, compared: &[Comparison]) -> String {
 }
 
 /// How far the models lie apart, setting by setting.
-fn ratios(compared: &[Comparison]) -> Option<String> {
+fn ratios(compared: &[&Comparison]) -> Option<String> {
     let first = compared.first()?;
-    let of_setting = |comparison: &Comparison| {
+    let of_setting = |comparison: &&Comparison| {
         let ratio = comparison.perplexity_ratio?;
         let interval = ratio.interval.map_or(String::new(), |it| {
             format!(" (95 %: {:.3} to {:.3})", it.low, it.high)

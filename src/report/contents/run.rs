@@ -2,7 +2,7 @@
 
 use super::super::document::{Block, Cell, Column, Kind, Picture, Table, Tone};
 use super::super::plot::{self, Drawing, stability};
-use super::super::{efficiency, multidataset, quantization, recall, statistics, table};
+use super::super::{efficiency, multidataset, quantization, recall, statistics, table, tuning};
 use super::{fairness, origin};
 use crate::Result;
 use crate::config::Benchmark;
@@ -29,9 +29,6 @@ pub(super) fn title(record: &RunRecord) -> String {
 /// Why models a and b of the run are not compared; `None` where they are.
 pub(super) fn why_not_compared(record: &RunRecord) -> Option<String> {
     let models = &record.config.models;
-    if models.a == models.b {
-        return Some(format!("{} alone, compared with nothing", models.a));
-    }
     let leaks = [&models.a, &models.b]
         .into_iter()
         .find(|model| !record.is_causal(model));
@@ -54,15 +51,21 @@ pub(super) fn section(
     replay: Option<&Replay>,
 ) -> Block {
     let mut blocks = vec![Block::Paragraph(format!("Recorded in {name}."))];
-    let parts = record.parts();
+    let ways = record.ways();
+    let parts: Vec<RunRecord> = ways.iter().flat_map(RunRecord::parts).collect();
+    let heading = |part: &RunRecord| match part.config.fairness[..] {
+        [fairness] if ways.len() > 1 => format!("{}, {}", part.config.title(), fairness.title()),
+        _ => part.config.title(),
+    };
     let results = match parts.as_slice() {
         [part] => results(part),
         parts => parts
             .iter()
-            .map(|part| Block::section(capital(&part.config.title()), results(part)))
+            .map(|part| Block::section(capital(&heading(part)), results(part)))
             .collect(),
     };
     blocks.push(Block::section("Results", results));
+    blocks.extend(tuned(record));
     blocks.push(Block::section("Comparison", comparison(record, compared)));
     blocks.push(fairness::section(record));
     blocks.push(origin::hardware(record));
@@ -93,8 +96,7 @@ fn results(record: &RunRecord) -> Vec<Block> {
     }
     let mut blocks = Vec::new();
     let all = ResultsFile::Record(Box::new(record.clone()));
-    let models: Vec<&str> = record.config.models.names().collect();
-    let models = models.join(", ");
+    let models = record.config.models.labels().join(", ");
     if !record.quantization.is_empty() {
         let options = plot::quantization::Options {
             bit_widths: Vec::new(),
@@ -167,13 +169,7 @@ fn results(record: &RunRecord) -> Vec<Block> {
         (2, Kind::Number),
         of_causal.map(table::row),
     ));
-    let mut cells = record.cells.iter().filter(|it| it.on_dataset.is_none());
-    if let Some(metrics) = cells.find_map(|cell| cell.metrics.as_ref()) {
-        blocks.push(Block::Paragraph(format!(
-            "Held-out loss from token frequencies alone, without any context: {:.3}.",
-            metrics.unigram_ce_nats.get()
-        )));
-    }
+    blocks.extend(table::counting(record).map(Block::Paragraph));
     let overflows: Vec<String> = record
         .summaries
         .iter()
@@ -275,12 +271,41 @@ fn memory(record: &RunRecord, summary: &Summary) -> [String; 5] {
     ]
 }
 
+/// The trials by which learning rates were chosen, where they were.
+fn tuned(record: &RunRecord) -> Option<Block> {
+    record.tuning.as_ref()?;
+    let blocks = vec![
+        Block::table(
+            "Loss of the validation text, nats per token, by learning rate; the chosen rate is that of the lowest",
+            tuning::COLUMNS,
+            (2, Kind::Number),
+            tuning::rows(record),
+        ),
+        Block::Paragraph(tuning::procedure(record)),
+    ];
+    Some(Block::section("How learning rates were chosen", blocks))
+}
+
 fn comparison(record: &RunRecord, compared: &[Comparison]) -> Vec<Block> {
     if let Some(why) = why_not_compared(record) {
         return vec![Block::Paragraph(format!("{}.", capital(&why)))];
     }
-    let models = &record.config.models;
-    let (a, b) = (&models.a, &models.b);
+    let ways: Vec<&[Comparison]> = compared
+        .chunk_by(|one, next| one.fairness == next.fairness)
+        .collect();
+    if let [way] = ways[..] {
+        return comparison_in(way);
+    }
+    let section =
+        |way: &&[Comparison]| Block::section(capital(way[0].fairness.title()), comparison_in(way));
+    ways.iter().map(section).collect()
+}
+
+/// The comparisons of one way of setting learning rates.
+fn comparison_in(compared: &[Comparison]) -> Vec<Block> {
+    let Some(Comparison { a, b, .. }) = compared.first() else {
+        return Vec::new();
+    };
     let mut blocks = vec![Block::table(
         format!(
             "{a} (a) against {b} (b): held-out loss, nats per token, a minus b, paired by seed; PPL is perplexity. Holm's p decides"

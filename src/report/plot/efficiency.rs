@@ -1,7 +1,7 @@
 //! Held-out perplexity against FLOPs.
 
 use super::Drawing;
-use super::figure::{Band, Figure, Key, Line, Mark, NEUTRAL, Panel, Sample, colour};
+use super::figure::{Band, Figure, Key, Line, Mark, NEUTRAL, NEUTRAL_LIGHT, Panel, Sample, colour};
 use crate::config::BudgetUnit;
 use crate::report::efficiency::ratio_in_words;
 use crate::results::{EfficiencyEntry, EfficiencyGuide, ResultsFile, problems};
@@ -24,6 +24,8 @@ struct About {
     unit: BudgetUnit,
     /// FLOPs of one model over the other's at equal perplexity.
     ratio: Option<String>,
+    /// Perplexity of the 3-gram.
+    three_gram: Option<f64>,
     footer: String,
 }
 
@@ -41,6 +43,10 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
             let about = About {
                 unit: record.config.efficiency.budget_unit,
                 ratio: record.efficiency_ratio.as_ref().map(ratio_in_words),
+                three_gram: record.cells.iter().find_map(|cell| {
+                    let nats = cell.metrics.as_ref()?.three_gram_ce_nats?;
+                    Some(nats.get().exp())
+                }),
                 footer: problems(record)
                     .into_iter()
                     .chain(warnings.take(2))
@@ -166,6 +172,16 @@ fn figure(guide: &EfficiencyGuide, shown: &[f64], options: &Options, about: Abou
     } else {
         0.0..1.0
     };
+    if let Some(ppl) = about.three_gram {
+        panel.lines.push(Line {
+            colour: NEUTRAL_LIGHT,
+            width: 1,
+            dashed: true,
+            points: vec![(panel.x.start, ppl.log10()), (panel.x.end, ppl.log10())],
+        });
+        let label = format!("3-gram ({ppl:.2})");
+        legend.push(key(&label, NEUTRAL_LIGHT, Sample::Dashed));
+    }
     Figure {
         title: format!("Held-out perplexity by FLOPs: {}", models.join(", ")),
         subtitle:

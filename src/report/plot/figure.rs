@@ -19,6 +19,8 @@ const PALETTE: [RGBColor; 5] = [
 ];
 /// For what belongs to no model.
 pub(super) const NEUTRAL: RGBColor = RGBColor(80, 80, 80);
+/// For the second thing of that kind.
+pub(super) const NEUTRAL_LIGHT: RGBColor = RGBColor(150, 150, 150);
 
 /// Colour of the model with this index.
 pub(super) fn colour(index: usize) -> RGBColor {

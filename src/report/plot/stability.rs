@@ -4,8 +4,10 @@
 //! as a band. A seed that diverged is not averaged in: it is drawn as a thin curve of its own. From the
 //! guide's JSON, which has no curves: the final loss against the length.
 
+use plotters::style::RGBColor;
+
 use super::Drawing;
-use super::figure::{Band, Figure, Key, Line, Mark, NEUTRAL, Panel, Sample, colour};
+use super::figure::{Band, Figure, Key, Line, Mark, NEUTRAL, NEUTRAL_LIGHT, Panel, Sample, colour};
 use crate::config::{Budget, MatchBasis};
 use crate::results::{
     Cell, Curves, Finite, GuideEntry, GuideResults, Outcome, ResultsFile, RunRecord, Warning,
@@ -101,7 +103,8 @@ fn lengths(all: impl Iterator<Item = usize>) -> Vec<usize> {
 }
 
 fn of_record(record: &RunRecord, shown: &[usize], options: &Options) -> Figure {
-    let models = record.config.models.names();
+    let labels = record.config.models.labels();
+    let models = labels.iter().map(String::as_str);
     let models: Vec<&str> = models.filter(|model| record.is_causal(model)).collect();
     let longest = record.cells.iter().filter_map(|cell| cell.metrics.as_ref());
     let n_steps = longest
@@ -109,8 +112,18 @@ fn of_record(record: &RunRecord, shown: &[usize], options: &Options) -> Figure {
         .max()
         .unwrap_or(0);
     let window = (n_steps / SMOOTHED_FRACTION).max(1);
-    let unigram = record.cells.iter().find_map(|cell| cell.metrics.as_ref());
-    let unigram = unigram.map(|metrics| metrics.unigram_ce_nats.get());
+    let counted = record.cells.iter().find_map(|cell| cell.metrics.as_ref());
+    let unigram =
+        counted.map(|metrics| ("token frequencies alone", metrics.unigram_ce_nats, NEUTRAL));
+    let three_gram = counted.and_then(|metrics| {
+        let nats = metrics.three_gram_ce_nats?;
+        Some(("3-gram", nats, NEUTRAL_LIGHT))
+    });
+    let counted: Vec<(&str, f64, RGBColor)> = [unigram, three_gram]
+        .into_iter()
+        .flatten()
+        .map(|(label, nats, colour)| (label, nats.get(), colour))
+        .collect();
 
     let panels = shown.iter().map(|&seq_len| {
         let x = 0.0..n_steps.max(1) as f64;
@@ -119,10 +132,10 @@ fn of_record(record: &RunRecord, shown: &[usize], options: &Options) -> Figure {
             x,
             ..Panel::default()
         };
-        if let Some(unigram) = unigram {
-            let points = vec![(panel.x.start, unigram), (panel.x.end, unigram)];
+        for &(_, nats, colour) in &counted {
+            let points = vec![(panel.x.start, nats), (panel.x.end, nats)];
             panel.lines.push(Line {
-                colour: NEUTRAL,
+                colour,
                 width: 1,
                 dashed: true,
                 points,
@@ -172,14 +185,11 @@ fn of_record(record: &RunRecord, shown: &[usize], options: &Options) -> Figure {
         })
         .collect();
     legend.extend(common_keys(&panels));
-    if let Some(unigram) = unigram {
-        let label = format!("token frequencies alone, no context ({unigram:.2})");
-        legend.push(Key {
-            label,
-            colour: NEUTRAL,
-            sample: Sample::Dashed,
-        });
-    }
+    legend.extend(counted.iter().map(|&(label, nats, colour)| Key {
+        label: format!("{label} ({nats:.2})"),
+        colour,
+        sample: Sample::Dashed,
+    }));
     let smoothing = if window > 1 {
         format!(", mean of {window} steps")
     } else {

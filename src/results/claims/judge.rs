@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{Claim, Hypothesis, Metric};
+use crate::config::Fairness;
 use crate::results::comparison::{ALPHA, too_little};
 use crate::results::efficiency::log_ratio_of_seed;
 use crate::results::observation::{Observation, beats_no_context, nll_nats, observations};
@@ -60,6 +61,8 @@ pub struct RatioTest {
 /// What one setting says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SettingJudgement {
+    /// How learning rates were set.
+    pub fairness: Fairness,
     /// Key of the setting.
     pub setting: String,
     /// The verdict there.
@@ -83,7 +86,7 @@ pub struct Judgement {
     /// Over all settings.
     #[serde(flatten)]
     pub verdict: ClaimVerdict,
-    /// Setting by setting.
+    /// Setting by setting, in every way of setting learning rates.
     pub settings: Vec<SettingJudgement>,
 }
 
@@ -101,7 +104,24 @@ pub fn judge(claims: &[Claim], runs: &[(String, RunRecord)]) -> Vec<Judgement> {
             .enumerate()
             .filter(|(_, claim)| is_of_run(claim))
             .collect();
-        judged.extend(judge_run(&of_run, name, record));
+        let ways = record.ways();
+        let ways = ways.iter().zip(&record.config.fairness);
+        let ways: Vec<(Fairness, Vec<Vec<SettingJudgement>>)> = ways
+            .map(|(way, &fairness)| (fairness, judge_way(&of_run, way, fairness)))
+            .collect();
+        for (k, (i, claim)) in of_run.iter().enumerate() {
+            let in_ways: Vec<(Fairness, &[SettingJudgement])> = ways
+                .iter()
+                .map(|(fairness, claims)| (*fairness, claims[k].as_slice()))
+                .collect();
+            let judgement = Judgement {
+                claim: (*claim).clone(),
+                run: Some(name.to_owned()),
+                verdict: agreed(&in_ways),
+                settings: in_ways.iter().flat_map(|(_, it)| it.to_vec()).collect(),
+            };
+            judged.push((*i, judgement));
+        }
     }
     for (i, claim) in claims.iter().enumerate() {
         if !judged.iter().any(|(of, _)| *of == i) {
@@ -119,12 +139,13 @@ pub fn judge(claims: &[Claim], runs: &[(String, RunRecord)]) -> Vec<Judgement> {
     judged.into_iter().map(|(_, judgement)| judgement).collect()
 }
 
-/// The claims of one run: first all tests, then their family, then the verdicts.
-fn judge_run(
+/// The claims of one run with learning rates set in one way, each setting by setting: first all tests, then their family,
+/// then the verdicts.
+fn judge_way(
     claims: &[(usize, &Claim)],
-    name: &str,
     record: &RunRecord,
-) -> Vec<(usize, Judgement)> {
+    fairness: Fairness,
+) -> Vec<Vec<SettingJudgement>> {
     let observations = observations(record);
     let evidence = |claim: &Claim| -> Vec<Evidence> {
         let setting = |setting: &String| Evidence::gather(claim, setting, record, &observations);
@@ -150,22 +171,50 @@ fn judge_run(
     for (test, p) in tests.iter_mut().zip(stats::holm(&p)) {
         test.p_holm = Some(p);
     }
-    let judgement = |(i, claim): &(usize, &Claim), evidence: Vec<Evidence>| {
-        let judged = evidence.into_iter().map(|evidence| evidence.judge(claim));
-        let settings: Vec<SettingJudgement> = judged.collect();
-        let judgement = Judgement {
-            claim: (*claim).clone(),
-            run: Some(name.to_owned()),
-            verdict: overall(&settings),
-            settings,
-        };
-        (*i, judgement)
+    let judged = |((_, claim), evidence): (&(usize, &Claim), Vec<Evidence>)| {
+        let evidence = evidence.into_iter();
+        evidence.map(|it| it.judge(claim, fairness)).collect()
     };
-    claims
+    claims.iter().zip(found).map(judged).collect()
+}
+
+/// A claim is decided where both ways of setting learning rates decide it alike.
+fn agreed(ways: &[(Fairness, &[SettingJudgement])]) -> ClaimVerdict {
+    let verdicts: Vec<(Fairness, ClaimVerdict)> = ways
         .iter()
-        .zip(found)
-        .map(|(c, e)| judgement(c, e))
-        .collect()
+        .map(|(fairness, settings)| (*fairness, overall(settings)))
+        .collect();
+    let not_testable = |(_, verdict): &&(Fairness, ClaimVerdict)| {
+        matches!(verdict, ClaimVerdict::NotTestable { .. })
+    };
+    if let Some((_, verdict)) = verdicts.iter().find(not_testable) {
+        return verdict.clone();
+    }
+    match &verdicts[..] {
+        [(_, one), (_, other)] if one == other => one.clone(),
+        [_, _, ..] => {
+            let in_words = |(fairness, verdict): &(Fairness, ClaimVerdict)| {
+                let words = match verdict {
+                    ClaimVerdict::Supported => "supported",
+                    ClaimVerdict::Contradicted => "contradicted",
+                    ClaimVerdict::Inconclusive { why } | ClaimVerdict::NotTestable { why } => why,
+                };
+                format!("with {}: {words}", fairness.title())
+            };
+            let why: Vec<String> = verdicts.iter().map(in_words).collect();
+            ClaimVerdict::Inconclusive {
+                why: why.join("; "),
+            }
+        }
+        _ => {
+            let ways: Vec<&str> = ways.iter().map(|(fairness, _)| fairness.title()).collect();
+            let why = format!(
+                "one_mode: {} alone, and a claim needs both (--fairness identical equal_tuning)",
+                ways.join("")
+            );
+            ClaimVerdict::NotTestable { why }
+        }
+    }
 }
 
 /// One setting that fails contradicts; beyond that the weakest setting decides.
@@ -242,7 +291,7 @@ impl Evidence {
             ratio_test: None,
         };
         let models = &record.config.models;
-        if models.a == models.b || claim.against.as_ref() == Some(&claim.model) {
+        if models.is_twin_run() || claim.against.as_ref() == Some(&claim.model) {
             evidence.obstacle = Some("a model against itself".into());
             return evidence;
         }
@@ -326,7 +375,7 @@ impl Evidence {
         Some(evidence)
     }
 
-    fn judge(self, claim: &Claim) -> SettingJudgement {
+    fn judge(self, claim: &Claim, fairness: Fairness) -> SettingJudgement {
         let verdict = match (&self.obstacle, &self.outcomes, &self.ratio_test) {
             (Some(why), ..) => ClaimVerdict::NotTestable { why: why.clone() },
             (None, Some(outcomes), _) => self.by_outcomes(outcomes, claim.hypothesis),
@@ -336,6 +385,7 @@ impl Evidence {
             },
         };
         SettingJudgement {
+            fairness,
             setting: self.setting,
             verdict,
             outcomes: self.outcomes,
