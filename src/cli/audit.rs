@@ -174,9 +174,11 @@ pub(super) fn before_run(
         parts,
         ..
     } = session;
+    // A model that was given is audited where it is measured.
     let Some(Part {
         config: of_part,
         dataset,
+        given: None,
         ..
     }) = parts.first()
     else {

@@ -10,11 +10,12 @@ use signal_hook::flag;
 
 use crate::bench::Progress;
 use crate::bench::run::{Checkpoints, Grid, Part, Run};
-use crate::config::{Benchmark, Config, Fairness};
+use crate::config::{Benchmark, ComparedModels, Config, Fairness, ModelConfig};
 use crate::data::{self, Collection, Dataset};
 use crate::eval::three_gram_ce;
 use crate::hardware::adapters::Cpu;
 use crate::hardware::{self, DeviceChoice, Hardware, Stopwatch, rates};
+use crate::models::checkpoint::{self, Loaded};
 use crate::report::document::visible;
 use crate::report::plot::{self, Drawing, stability};
 use crate::report::table::table;
@@ -41,6 +42,9 @@ impl Session {
         let choice: DeviceChoice = config.device.name.parse()?;
         let hardware = hardware::open(&choice, config.device.require_adapter.as_deref())?;
         hardware.require(config.train.precision)?;
+        let path = config.quantization.checkpoint.clone();
+        let given = path.map(|path| given(&path, &mut config, &hardware));
+        let given = given.transpose()?;
         let mut parts = Vec::new();
         let mut absent = Vec::new();
         let mut note = |line: &str| progress.message(line);
@@ -66,7 +70,10 @@ impl Session {
                     data,
                     ..config.only(benchmark)
                 };
-                let grid = Grid::new(&config, &dataset)?;
+                let grid = match &given {
+                    Some(given) => Grid::of_given(&given.shape, &config, &dataset)?,
+                    None => Grid::new(&config, &dataset)?,
+                };
                 let tunes = config.fairness.contains(&Fairness::EqualTuning);
                 let to_tune_on =
                     tunes.then(|| to_tune_on(&dataset, &config, grid.longest(), &mut note));
@@ -77,6 +84,7 @@ impl Session {
                     grid,
                     config,
                     dataset,
+                    given: given.clone(),
                 });
             }
         }
@@ -162,6 +170,32 @@ fn to_tune_on(
     ))
 }
 
+/// The model at `path`, which takes the place of those that `config` would train.
+fn given(path: &Path, config: &mut Config, hardware: &Hardware) -> Result<Loaded> {
+    let given = checkpoint::load(path, &hardware.device)?;
+    given.tokenizer(Some(&config.data.tokenizer))?;
+    let shape = &given.shape;
+    config.models = ComparedModels {
+        a: shape.architecture.name().to_owned(),
+        b: String::new(),
+        control: None,
+    };
+    config.seeds.count = 1;
+    config.fairness = vec![Fairness::Identical];
+    config.model = ModelConfig {
+        d_model: shape.d_model,
+        n_layers: shape.n_layers,
+        d_state: shape.d_state,
+        d_conv: shape.d_conv,
+        expand: shape.expand,
+        // A model without experts has none; the configuration knows no such number.
+        n_experts: shape.n_experts.max(1),
+        top_k: shape.top_k.max(1),
+        ..config.model.clone()
+    };
+    Ok(given)
+}
+
 /// A request to end that Ctrl-C or the system's wish to end the process makes. The second time, the process ends at
 /// once: checkpoints and records are whole at any time.
 pub(super) fn on_signals() -> Result<Interrupt> {
@@ -186,7 +220,9 @@ pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFil
         if parts.len() > 1 {
             println!("{}\n", title(part, ways.len()));
         }
-        println!("{}", table(part));
+        if !part.summaries.is_empty() {
+            println!("{}", table(part));
+        }
         let others = [
             recall::table(part),
             quantization::table(part),

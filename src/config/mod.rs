@@ -10,7 +10,7 @@ mod multidataset;
 mod train;
 mod validate;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -118,7 +118,7 @@ impl Benchmark {
 pub struct ComparedModels {
     /// First model.
     pub a: String,
-    /// Second model.
+    /// Second model; empty where one model stands alone.
     pub b: String,
     /// A third one that both should beat.
     pub control: Option<String>,
@@ -143,7 +143,8 @@ impl ComparedModels {
         let [a, b] = [&self.a, &self.b].map(String::as_str);
         let control = self.control.as_deref();
         let others = [Some(b), control.filter(|&control| control != b)];
-        let others = others.into_iter().flatten().filter(move |&name| name != a);
+        let others = others.into_iter().flatten();
+        let others = others.filter(move |&name| !name.is_empty() && name != a);
         std::iter::once(a).chain(others)
     }
 
@@ -212,6 +213,9 @@ pub struct QuantizationConfig {
     pub seq_len: usize,
     /// Sequences a step: this benchmark's value of `train.batch_size`.
     pub batch_size: usize,
+    /// A trained model that is measured instead of training any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<PathBuf>,
 }
 
 impl Default for QuantizationConfig {
@@ -220,6 +224,7 @@ impl Default for QuantizationConfig {
             bit_widths: BitWidth::ALL.map(BitWidth::bits).to_vec(),
             seq_len: 512,
             batch_size: 8,
+            checkpoint: None,
         }
     }
 }

@@ -133,6 +133,12 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         "a list of 32, 16, 8, 4 and 2",
     );
 
+    require(
+        quantization.checkpoint.is_none() || config.benchmarks == [Benchmark::Quantization],
+        "quantization.checkpoint (--checkpoint)",
+        "left out, or --benchmark quantization be the only benchmark",
+    );
+
     let efficiency = &config.efficiency;
     let key = "efficiency.flops_budgets (--flops_budgets)";
     let budgets = &efficiency.flops_budgets;

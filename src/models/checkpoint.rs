@@ -101,7 +101,7 @@ pub enum Origin {
 }
 
 /// A model from files.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Loaded {
     /// The folder or file it was read from.
     pub path: PathBuf,
@@ -117,6 +117,26 @@ pub struct Loaded {
     pub tokenizer: Option<TokenizerHint>,
     /// Tokens of a sequence it was trained on, where the files tell.
     pub seq_len: Option<usize>,
+}
+
+/// The tokenizer that belongs to the model at `path`, without reading its weights.
+///
+/// # Errors
+/// [`Error::BadInput`] where the files do not tell, or are no model's.
+pub fn tokenizer_of(path: &Path) -> Result<TokenizerHint> {
+    let hint = match Found::at(path)? {
+        Found::Ours(folder) => Some(describe(&folder.join(DESCRIPTION))?.model.tokenizer),
+        Found::Published { config, .. } => beside(&config),
+    };
+    hint.ok_or_else(|| no_tokenizer(path))
+}
+
+fn no_tokenizer(path: &Path) -> Error {
+    Error::bad_input(
+        path.display().to_string(),
+        "does not tell which tokenizer belongs to it",
+        "name it with --tokenizer: bytes, gpt2 or the path of a tokenizer.json",
+    )
 }
 
 /// Reads the model at `path` onto `device`, which is without autodiff. `path` is the folder of a cell's checkpoints (the
@@ -169,13 +189,7 @@ impl Loaded {
     pub fn tokenizer(&self, named: Option<&str>) -> Result<Tokenizer> {
         let hint = self.tokenizer.as_ref();
         let name = named.or(hint.map(|hint| hint.name.as_str()));
-        let Some(name) = name else {
-            return Err(Error::bad_input(
-                self.path.display().to_string(),
-                "does not tell which tokenizer belongs to it",
-                "name it with --tokenizer: bytes, gpt2 or the path of a tokenizer.json",
-            ));
-        };
+        let name = name.ok_or_else(|| no_tokenizer(&self.path))?;
         let bad = |problem: String| {
             let advice = "give the tokenizer of this model with --tokenizer";
             Error::bad_input(format!("tokenizer {name}"), problem, advice)
@@ -279,27 +293,12 @@ struct Files {
 impl Files {
     fn ours(path: PathBuf) -> Result<Self> {
         let (description, weights) = (path.join(DESCRIPTION), path.join(WEIGHTS));
-        let damaged = |file: &Path, problem: String| {
-            let advice = "give a checkpoint that is whole";
-            Error::bad_input(file.display().to_string(), problem, advice)
-        };
-        let json: Value = serde_json::from_slice(&read(&description)?)
-            .map_err(|error| damaged(&description, format!("is no JSON: {error}")))?;
-        let version = &json["version"];
-        if version.as_u64() != Some(VERSION.into()) {
-            return Err(Error::bad_input(
-                description.display().to_string(),
-                format!("has version {version}, and this program reads {VERSION}"),
-                "read it with the version of bkbench that wrote it",
-            ));
-        }
         let DescriptionFile {
             step,
             weights_sha256,
             model,
             ..
-        } = serde_json::from_value(json)
-            .map_err(|error| damaged(&description, format!("is damaged: {error}")))?;
+        } = describe(&description)?;
         let bytes = read(&weights)?;
         if sha256(&bytes) != weights_sha256 {
             let problem = format!("is damaged: its sha256 is not the one in {DESCRIPTION}");
@@ -329,15 +328,11 @@ impl Files {
         if shape.tied_head {
             published::forget_tied_head(&mut tensors, &name)?;
         }
-        let tokenizer = description.with_file_name(PUBLISHED_TOKENIZER);
         Ok(Self {
             path: path.to_owned(),
             origin: Origin::Published,
             shape,
-            tokenizer: tokenizer.exists().then(|| TokenizerHint {
-                name: tokenizer.display().to_string(),
-                sha256: None,
-            }),
+            tokenizer: beside(&description),
             seq_len: None,
             description,
             layout: published::model,
@@ -346,6 +341,36 @@ impl Files {
             tensors,
         })
     }
+}
+
+fn damaged(file: &Path, problem: String) -> Error {
+    let advice = "give a checkpoint that is whole";
+    Error::bad_input(file.display().to_string(), problem, advice)
+}
+
+/// The file that describes a model of ours.
+fn describe(description: &Path) -> Result<DescriptionFile> {
+    let json: Value = serde_json::from_slice(&read(description)?)
+        .map_err(|error| damaged(description, format!("is no JSON: {error}")))?;
+    let version = &json["version"];
+    if version.as_u64() != Some(VERSION.into()) {
+        return Err(Error::bad_input(
+            description.display().to_string(),
+            format!("has version {version}, and this program reads {VERSION}"),
+            "read it with the version of bkbench that wrote it",
+        ));
+    }
+    serde_json::from_value(json)
+        .map_err(|error| damaged(description, format!("is damaged: {error}")))
+}
+
+/// The tokenizer beside the configuration of a published model.
+fn beside(config: &Path) -> Option<TokenizerHint> {
+    let tokenizer = config.with_file_name(PUBLISHED_TOKENIZER);
+    tokenizer.exists().then(|| TokenizerHint {
+        name: tokenizer.display().to_string(),
+        sha256: None,
+    })
 }
 
 /// Refuses sizes for which no memory should be asked: those of no model, or of one far larger than its weights.

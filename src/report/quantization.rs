@@ -2,7 +2,7 @@
 
 use super::table::{aligned, estimate};
 use crate::quant::BitWidth;
-use crate::results::{RunRecord, WidthSummary};
+use crate::results::{Cell, RunRecord, WidthSummary};
 use crate::stats::{self, Estimate};
 use crate::units::Count;
 
@@ -31,7 +31,8 @@ pub fn table(record: &RunRecord) -> Option<String> {
     if record.quantization.is_empty() {
         return None;
     }
-    let mut lines = aligned(COLUMNS, rows(record).into_iter());
+    let mut lines = given(record);
+    lines.extend(aligned(COLUMNS, rows(record).into_iter()));
     lines.push(String::new());
     lines.push(format!("{SENSITIVITY}:"));
     lines.extend(aligned(
@@ -39,6 +40,24 @@ pub fn table(record: &RunRecord) -> Option<String> {
         sensitivity(record).into_iter(),
     ));
     Some(lines.join("\n") + "\n")
+}
+
+/// A line a model that was not trained by the run.
+pub(super) fn given(record: &RunRecord) -> Vec<String> {
+    let line = |cell: &Cell| {
+        let given = cell.given.as_ref()?;
+        let steps = given.steps.map_or(String::new(), |steps| {
+            format!(", {} steps taken before", Count(steps))
+        });
+        Some(format!(
+            "{}: weights given and not trained here: {}, {} layout{steps}, sha256 {}.",
+            cell.model,
+            given.path.display(),
+            given.layout,
+            given.file_sha256
+        ))
+    };
+    record.cells.iter().filter_map(line).collect()
 }
 
 /// Width by width.

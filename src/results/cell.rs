@@ -1,5 +1,7 @@
 //! One point of a benchmark's grid: a model, a setting and a seed.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -48,6 +50,23 @@ pub struct Cell {
     /// The dataset, and what was measured on it beside the evaluation; absent outside the multidataset benchmark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_dataset: Option<OnDataset>,
+    /// Where the weights are from, where the run was given them and trained nothing; there are no `metrics` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<GivenWeights>,
+}
+
+/// Weights that a run was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GivenWeights {
+    /// The folder or file they were read from.
+    pub path: PathBuf,
+    /// `bkbench`, or `published` for the official layout of Mamba.
+    pub layout: String,
+    /// Optimiser steps they had taken, where the files tell.
+    pub steps: Option<u64>,
+    /// sha256 of the file of weights.
+    pub file_sha256: String,
 }
 
 impl Cell {

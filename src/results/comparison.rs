@@ -154,8 +154,8 @@ pub struct Comparison {
 }
 
 /// Compares models a and b of the run at every setting, in every way of setting learning rates, each a family of its
-/// own; of a model against itself the numbers are shown, and nothing is claimed. Empty where one of the two sees the
-/// tokens it predicts: its numbers are compared with no other's.
+/// own; of a model against itself the numbers are shown, and nothing is claimed. Empty for a model alone, and where one of the
+/// two sees the tokens it predicts: its numbers are compared with no other's.
 pub fn comparisons(record: &RunRecord) -> Vec<Comparison> {
     let ways = record.ways();
     let ways = ways.iter().zip(&record.config.fairness);
@@ -165,7 +165,7 @@ pub fn comparisons(record: &RunRecord) -> Vec<Comparison> {
 
 fn in_one_way(record: &RunRecord, fairness: Fairness) -> Vec<Comparison> {
     let models = &record.config.models;
-    if !record.is_causal(&models.a) || !record.is_causal(&models.b) {
+    if models.b.is_empty() || !record.is_causal(&models.a) || !record.is_causal(&models.b) {
         return Vec::new();
     }
     let observations = observations(record);

@@ -45,6 +45,8 @@ impl QuantizationGuide {
     pub fn new(record: &RunRecord) -> Self {
         let metrics = record.cells.iter().find_map(|cell| cell.metrics.as_ref());
         let unigram = metrics.map(|metrics| metrics.unigram_ce_nats.get());
+        // A model that was given has no metrics of a training.
+        let unigram = unigram.or_else(|| record.data["unigram_ce_nats"].as_f64());
         let entry = |summary: &WidthSummary| {
             let ppl = summary.token_perplexity;
             let interval = ppl.and_then(|ppl| ppl.interval);

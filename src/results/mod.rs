@@ -50,7 +50,9 @@ pub use across::{
 pub use audit::{
     AuditCheck, AuditReport, AuditedWeights, Finding, Leak, LeakSearch, UNEQUAL_RATIO, Verdict,
 };
-pub use cell::{Cell, CellKey, DivergenceCause, FailureKind, Outcome, Parameters, TrainingKey};
+pub use cell::{
+    Cell, CellKey, DivergenceCause, FailureKind, GivenWeights, Outcome, Parameters, TrainingKey,
+};
 pub use checklist::{CHECKLIST, ChecklistItem, ChecklistStatus, checklist};
 pub use claims::{
     Claim, ClaimVerdict, Hypothesis, Judgement, Metric, OutcomeCounts, RatioTest, SettingJudgement,

@@ -80,10 +80,10 @@ impl Summary {
     }
 }
 
-/// Groups cells by setting and model, each in order of first appearance.
+/// Groups the cells that were trained by setting and model, each in order of first appearance.
 pub(super) fn summarise(cells: &[Cell]) -> Vec<Summary> {
     let mut groups: Vec<Vec<&Cell>> = Vec::new();
-    for cell in cells {
+    for cell in cells.iter().filter(|cell| cell.given.is_none()) {
         match groups
             .iter_mut()
             .find(|group| (setting(group[0]), &group[0].model) == (setting(cell), &cell.model))

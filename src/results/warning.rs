@@ -1,6 +1,7 @@
 //! What a reader must know before quoting a number: typed, with advice.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +121,11 @@ pub enum Warning {
         /// What differs.
         difference: String,
     },
+    /// The model was not trained here.
+    GivenWeights {
+        /// Where it was read from.
+        path: PathBuf,
+    },
     /// The models differ widely in a size that was not matched.
     UnequalSize {
         /// The size: `total`, `active` or `flops`.
@@ -234,6 +240,11 @@ impl fmt::Display for Warning {
                 f,
                 "{model} is not bit-reproducible on this device ({difference}); a resumed or repeated run may \
                  differ in the last digits"
+            ),
+            Self::GivenWeights { path } => write!(
+                f,
+                "the weights in {} were given and not trained here: what they were trained on, this text perhaps, is not known",
+                path.display()
             ),
             Self::UnequalSize { basis, ratio } => write!(
                 f,

@@ -143,6 +143,7 @@ fn cell(
         quantization: None,
         at_budget: None,
         on_dataset: None,
+        given: None,
     }
 }
 

@@ -9,9 +9,12 @@ use bkbench::hardware::read;
 use bkbench::models::checkpoint::{Loaded, Origin, load};
 use bkbench::models::safetensors::Safetensors;
 use bkbench::models::{BatchShape, LanguageModel};
+use bkbench::quant::BitWidth;
+use bkbench::results::RunRecord;
 use burn::tensor::Device;
 use half::{bf16, f16};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::cli::refused_in;
 use crate::support;
@@ -385,6 +388,7 @@ fn every_tensor_that_does_not_fit_is_named_at_once() {
     for command in [
         "eval --text text.txt --tokenizer words.json",
         "generate --prompt t1 --tokenizer words.json",
+        "run --benchmark quantization --text text.txt --tokenizer words.json",
     ] {
         let message = refused_in(
             dir.path(),
@@ -410,7 +414,11 @@ fn files_that_are_no_model_are_refused_with_the_reason() {
     let weights = dir.path().join("model/model.safetensors");
     let config = dir.path().join("model/config.json");
     let (whole, described) = (fs::read(&weights).unwrap(), fs::read(&config).unwrap());
-    let line = "eval --checkpoint model --text text.txt --tokenizer words.json --device cpu";
+    let of_model = "--checkpoint model --text text.txt --tokenizer words.json --device cpu";
+    let lines = [
+        format!("eval {of_model}"),
+        format!("run --benchmark quantization --output new.json {of_model}"),
+    ];
     let changed = |key: &str, value: Value| {
         let mut config = Case::small().config();
         config[key] = value;
@@ -469,8 +477,10 @@ fn files_that_are_no_model_are_refused_with_the_reason() {
     }
     for (path, bytes, part) in cases {
         fs::write(path, bytes).unwrap();
-        let message = refused_in(dir.path(), line);
-        assert!(message.contains(part), "{part}: {message}");
+        for line in &lines {
+            let message = refused_in(dir.path(), line);
+            assert!(message.contains(part), "{part}: {message}");
+        }
         fs::write(&weights, &whole).unwrap();
         fs::write(&config, &described).unwrap();
     }
@@ -479,8 +489,10 @@ fn files_that_are_no_model_are_refused_with_the_reason() {
         (&config, "neither checkpoints nor config.json"),
     ] {
         fs::remove_file(removed).unwrap();
-        let message = refused_in(dir.path(), line);
-        assert!(message.contains(part), "{part}: {message}");
+        for line in &lines {
+            let message = refused_in(dir.path(), line);
+            assert!(message.contains(part), "{part}: {message}");
+        }
         fs::write(&weights, &whole).unwrap();
         fs::write(&config, &described).unwrap();
     }
@@ -508,6 +520,22 @@ fn texts_tokenizers_and_settings_that_cannot_be_are_refused() {
         ("eval --text latin1.txt", "not UTF-8 from byte 2 on"),
         ("eval --text empty.txt", "is empty"),
         ("eval --text text.txt", "does not tell which tokenizer"),
+        (
+            "run --benchmark quantization --text text.txt",
+            "does not tell which tokenizer",
+        ),
+        (
+            "run --benchmark quantization --text text.txt --tokenizer bytes",
+            "model has 29; give the tokenizer of this model",
+        ),
+        (
+            &format!("run --benchmark quantization --text text.txt --bit_widths 8 3 {words}"),
+            "a list of 32, 16, 8, 4 and 2",
+        ),
+        (
+            &format!("run --benchmark longcontext --text text.txt {words}"),
+            "--benchmark quantization be the only benchmark",
+        ),
         (
             "eval --text text.txt --tokenizer bytes",
             "has 256 ids, and the vocabulary of model has 29",
@@ -552,5 +580,90 @@ fn texts_tokenizers_and_settings_that_cannot_be_are_refused() {
         );
         assert!(message.contains(part), "{part}: {message}");
         assert_eq!(message.lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn a_published_model_is_measured_at_every_width() {
+    let dir = place();
+    let words: Vec<String> = (0..4000_u32).map(|i| format!("t{}", i * i % 29)).collect();
+    fs::write(dir.path().join("long.txt"), words.join(" ")).unwrap();
+    let flags = "--text long.txt --tokenizer words.json --device cpu";
+    let line = format!("run --benchmark quantization --checkpoint model {flags}");
+    let (stdout, _) = printed(dir.path(), &format!("{line} --output guide.json"));
+    let folder = stdout.lines().find_map(|l| l.strip_prefix("results: "));
+    let folder = dir.path().join(folder.unwrap());
+    let record = RunRecord::load(&folder).unwrap();
+
+    let [cell] = &record.cells[..] else {
+        panic!("one model, one cell");
+    };
+    let given = cell.given.as_ref().unwrap();
+    let weights = dir.path().join("model/model.safetensors");
+    let sha256 = format!("{:x}", Sha256::digest(fs::read(weights).unwrap()));
+    assert_eq!(given.file_sha256, sha256);
+    assert!(given.path.is_absolute() && given.path.ends_with("model"));
+    assert_eq!((given.layout.as_str(), given.steps), ("published", None));
+    // Nothing is said of a training.
+    assert_eq!((cell.n_steps, &cell.metrics), (0, &None));
+    assert!(record.summaries.is_empty());
+    assert_eq!(record.config.models.names().collect::<Vec<_>>(), ["mamba"]);
+    assert_eq!(record.n_cells(), 1);
+    assert_eq!(
+        (record.config.model.d_model, record.config.model.n_layers),
+        (16, 2)
+    );
+    assert!(
+        stdout.contains(&sha256) && stdout.contains("not trained here"),
+        "{stdout}"
+    );
+    assert!(!stdout.contains("training loss"), "{stdout}");
+
+    let metrics = cell.quantization.as_ref().unwrap();
+    let widths: Vec<BitWidth> = metrics.widths.iter().map(|at| at.width).collect();
+    assert_eq!(widths, BitWidth::ALL);
+    let whole = &metrics.widths[0];
+    assert_eq!(whole.size.total().0, 4 * cell.parameters.total);
+    let guide = fs::read(dir.path().join("guide.json")).unwrap();
+    let guide: Value = serde_json::from_slice(&guide).unwrap();
+    let ppl = whole.evaluation.as_ref().unwrap().token_perplexity.unwrap();
+    assert_eq!(guide["fp32"]["mamba"]["ppl"], ppl.get());
+    assert_eq!(guide["int2"]["mamba"]["n_seeds"], 1);
+    assert!(folder.join("quantization.png").exists());
+
+    // The weights are looked for leaks as those of a training are.
+    assert!(record.audits.iter().any(|audit| audit.model == "mamba"));
+    let (replayed, _) = printed(dir.path(), &format!("replay {}", folder.display()));
+    assert!(replayed.contains("0 differ"), "{replayed}");
+    printed(dir.path(), &format!("resume {}", folder.display()));
+    printed(dir.path(), &format!("report {}", folder.display()));
+    let page = fs::read_to_string(folder.join("report.html")).unwrap();
+    assert!(
+        page.contains("mamba alone, compared with nothing"),
+        "{page}"
+    );
+    assert!(
+        page.contains(&sha256) && !page.contains("Training loss by"),
+        "{page}"
+    );
+}
+
+#[test]
+fn flags_of_a_training_are_refused_beside_a_model_that_is_given() {
+    let dir = place();
+    for flags in [
+        "--model_a mamba",
+        "--steps 3",
+        "--num_seeds 2",
+        "--save_checkpoints",
+    ] {
+        let line = format!(
+            "run --benchmark quantization --checkpoint model --text text.txt --tokenizer words.json {flags}"
+        );
+        let message = refused_in(dir.path(), &line);
+        assert!(
+            message.contains("cannot be used with"),
+            "{flags}: {message}"
+        );
     }
 }

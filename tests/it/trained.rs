@@ -142,6 +142,32 @@ fn a_kept_checkpoint_has_the_loss_that_the_record_says_to_the_bit() {
 }
 
 #[test]
+fn a_kept_checkpoint_is_quantised_as_its_run_would_have() {
+    let trained = Trained::once();
+    fs::write(
+        trained.dir.path().join("windows.toml"),
+        "[quantization]\nseq_len = 48\n",
+    )
+    .unwrap();
+    let line = format!(
+        "run --benchmark quantization --config windows.toml --text {TEXT} --bit_widths 4 --device cpu --quiet --checkpoint {}",
+        trained.checkpoint("mamba").display()
+    );
+    let stdout = trained.succeeds(&line);
+    let folder = stdout.lines().find_map(|l| l.strip_prefix("results: "));
+    let record = RunRecord::load(&trained.dir.path().join(folder.unwrap())).unwrap();
+    let cell = &record.cells[0];
+    let given = cell.given.as_ref().unwrap();
+    assert_eq!((given.layout.as_str(), given.steps), ("bkbench", Some(40)));
+    // The tokenizer of the checkpoint, and the loss that its own record says.
+    assert_eq!(record.config.data.tokenizer, "bytes");
+    let metrics = trained.cell("mamba").metrics.as_ref().unwrap();
+    let widths = &cell.quantization.as_ref().unwrap().widths;
+    assert_eq!(widths[0].evaluation, metrics.evaluation);
+    assert_eq!(widths.len(), 2);
+}
+
+#[test]
 fn the_state_is_reset_at_windows_and_carried_within() {
     let trained = Trained::once();
     let nats = |window: &str| {
@@ -218,7 +244,11 @@ fn a_damaged_checkpoint_or_another_tokenizer_is_refused() {
         let mut bytes = fs::read(step.join(file)).unwrap();
         change(&mut bytes);
         fs::write(step.join(file), bytes).unwrap();
-        for line in ["eval --text text.txt", "generate --prompt It"] {
+        for line in [
+            "eval --text text.txt",
+            "generate --prompt It",
+            "run --benchmark quantization --text text.txt",
+        ] {
             let line = format!("{line} --checkpoint cell --device cpu");
             let message = refused_in(dir.path(), &line);
             assert!(message.contains(part), "{part}: {message}");

@@ -5,12 +5,13 @@ use crate::bench::{Progress, memory, multidataset, quantization};
 use crate::config::Benchmark;
 use crate::data::Batches;
 use crate::eval::{Evaluator, HeldOut, audit, kernel_errors};
+use crate::models::checkpoint::{Loaded, Origin};
 use crate::models::registry::{Carry, ModelShape, ParameterCount};
 use crate::models::{BatchShape, LanguageModel, weights};
 use crate::results::{
     AtBudget, AuditCheck, AuditReport, AuditedWeights, Cell, Evaluation, FailureKind, Finite,
-    KernelError, LongContextMetrics, Memory, MemoryLedger, OnDataset, Outcome, Parameters,
-    QuantizationMetrics, RunRecord, RunWriter, StepLine,
+    GivenWeights, KernelError, LongContextMetrics, Memory, MemoryLedger, OnDataset, Outcome,
+    Parameters, QuantizationMetrics, RunRecord, RunWriter, StepLine,
 };
 use crate::train::{
     CheckpointFolder, Interrupt, Observer, Step, Trained, Training, learning_rate, train,
@@ -78,10 +79,13 @@ impl Run<'_> {
         let name = format!("{model}{on} N={seq_len}{budget} {which}");
         progress.start_cell(&name, n_steps);
         let mut audit = None;
-        let misfit = planned
-            .misfit
-            .clone()
-            .or_else(|| memory::misfit(shape, seq_len, &part.config, self.hardware));
+        let misfit = match &part.given {
+            Some(_) => None,
+            None => planned
+                .misfit
+                .clone()
+                .or_else(|| memory::misfit(shape, seq_len, &part.config, self.hardware)),
+        };
         let twin = record.trained_by(&ids.training);
         if let Some(twin) = twin {
             progress.message(&format!(
@@ -128,6 +132,7 @@ impl Run<'_> {
             quantization: ended.quantization,
             at_budget: planned.at_budget,
             on_dataset,
+            given: part.given.as_ref().map(given_weights),
         };
         Ok((cell, audit))
     }
@@ -199,6 +204,14 @@ impl Run<'_> {
         writer: &mut RunWriter,
         progress: &mut dyn Progress,
     ) -> Result<Ended> {
+        if let Some(given) = &point.part.given {
+            return Ok(Ended {
+                outcome: Outcome::Completed,
+                metrics: None,
+                quantization: point.quantization(&given.model, progress)?,
+                model: Some(given.model.clone()),
+            });
+        }
         let checkpoints = self.checkpoints.of_training(&ids.training);
         let checkpoints = checkpoints.describing(point.description()?);
         let batches = point.batches()?;
@@ -313,7 +326,7 @@ impl Point<'_> {
         if *benchmark != Benchmark::Quantization {
             return Ok(None);
         }
-        progress.message("measuring the trained model in fewer bits");
+        progress.message("measuring the model in fewer bits");
         let study = quantization::Study {
             evaluator: self.evaluator(model),
             decodes: self.shape.architecture.carry() == Carry::Finite,
@@ -422,6 +435,19 @@ fn metrics(
         weights_sha256: weights::sha256(&trained.model)?,
         data_order_sha256: trained.data_order_sha256.clone(),
     })
+}
+
+fn given_weights(given: &Loaded) -> GivenWeights {
+    let (layout, steps) = match given.origin {
+        Origin::Bkbench { step } => ("bkbench", Some(step)),
+        Origin::Published => ("published", None),
+    };
+    GivenWeights {
+        path: given.path.clone(),
+        layout: layout.to_owned(),
+        steps,
+        file_sha256: given.file_sha256.clone(),
+    }
 }
 
 pub(in crate::bench) fn parameters(count: ParameterCount) -> Parameters {

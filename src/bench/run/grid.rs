@@ -184,6 +184,35 @@ impl Grid {
         })
     }
 
+    /// One model that is not trained, at the benchmark's sequence length.
+    ///
+    /// # Errors
+    /// A text that holds out too little to be scored.
+    pub fn of_given(shape: &ModelShape, config: &Config, dataset: &Dataset) -> Result<Self> {
+        if dataset.eval.len() < 2 {
+            return Err(Error::bad_input(
+                &dataset.name,
+                "holds out fewer than two tokens, and the first is not scored",
+                "give a longer text with --text",
+            ));
+        }
+        let planned = Planned {
+            label: shape.architecture.name().to_owned(),
+            shape: shape.clone(),
+            at_budget: None,
+            misfit: None,
+        };
+        let setting = |seq_len| Setting {
+            seq_len,
+            models: vec![planned.clone()],
+        };
+        Ok(Self {
+            settings: config.seq_lengths().into_iter().map(setting).collect(),
+            seeds: config.seeds.iter().collect(),
+            n_steps: 0,
+        })
+    }
+
     /// Length of the segments of long sequences where the user names none: [`segment_len`], one for all models.
     pub fn segment_len(&self, batch_size: usize, adapter: Option<&Adapter>) -> usize {
         segment_len(&self.shapes(), batch_size, adapter)

@@ -17,7 +17,7 @@ use super::Progress;
 use crate::config::{Benchmark, Config, Fairness};
 use crate::data::Dataset;
 use crate::hardware::Hardware;
-use crate::models::checkpoint::{Description, TokenizerHint};
+use crate::models::checkpoint::{Description, Loaded, TokenizerHint};
 use crate::models::registry::ModelShape;
 use crate::results::{
     AbsentDataset, AuditReport, CellKey, Datasets, Files, Finite, RunRecord, RunWriter,
@@ -76,6 +76,8 @@ pub struct Part {
     pub three_gram_ce_nats: Option<Finite>,
     /// What learning rates are chosen on, where they are.
     pub to_tune_on: Option<Dataset>,
+    /// The one model it measures, where it was given and none is trained.
+    pub given: Option<Loaded>,
 }
 
 /// Everything a run needs to know.
@@ -295,19 +297,24 @@ impl Point<'_> {
             config,
             grid,
             dataset,
+            given,
             ..
         } = self.part;
         let manifest = &dataset.manifest;
-        let training = TrainingKey::new(
-            config,
-            &json(self.shape)?,
-            &manifest.train.ids_sha256,
-            self.seq_len,
-            self.seed,
-            grid.n_steps,
-        )
-        .from_stream(self.planned.stream())
-        .id()?;
+        let training = match given {
+            // The first 16 digits of a hash, as of a training.
+            Some(given) => given.file_sha256[..16].to_owned(),
+            None => TrainingKey::new(
+                config,
+                &json(self.shape)?,
+                &manifest.train.ids_sha256,
+                self.seq_len,
+                self.seed,
+                grid.n_steps,
+            )
+            .from_stream(self.planned.stream())
+            .id()?,
+        };
         let cell = CellKey::new(config, *benchmark, &training, &json(manifest)?)
             .at(self.planned.at_budget.as_ref())
             .id()?;

@@ -58,6 +58,11 @@ impl Run<'_> {
 impl Part {
     fn warnings_before(&self) -> Vec<Warning> {
         let grid = &self.grid;
+        if let Some(given) = &self.given {
+            return vec![Warning::GivenWeights {
+                path: given.path.clone(),
+            }];
+        }
         let mut warnings = Vec::new();
         if grid.n_steps < STEPS_FOR_A_CLAIM {
             warnings.push(Warning::TooFewSteps {

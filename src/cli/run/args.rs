@@ -7,6 +7,7 @@ use toml::{Table, Value};
 use crate::cli::count;
 use crate::config::{Benchmark, Config};
 use crate::data;
+use crate::models::checkpoint;
 use crate::models::registry::Architecture;
 use crate::{Error, Result};
 
@@ -99,6 +100,10 @@ pub struct Args {
     /// Where to keep them [default: the run's folder]
     #[arg(long, value_name = "DIR", requires = "save_checkpoints")]
     pub(super) checkpoint_dir: Option<PathBuf>,
+    /// Measure this trained model in the quantization benchmark instead of training any: a cell's folder kept by
+    /// --save_checkpoints, or a Mamba model in the official layout
+    #[arg(long, value_name = "PATH", conflicts_with_all = OF_TRAININGS)]
+    checkpoint: Option<PathBuf>,
     /// Seconds between checkpoints; a step that takes longer is followed by one [default: 60]
     #[arg(long, value_name = "SECONDS")]
     checkpoint_every: Option<f64>,
@@ -108,32 +113,31 @@ pub struct Args {
     /// Print the grid of cells and stop
     #[arg(long)]
     pub(super) dry_run: bool,
-    #[command(flatten)]
-    later: Later,
 }
+
+/// Flags that mean nothing to a model that is not trained here.
+const OF_TRAININGS: [&str; 14] = [
+    "fairness",
+    "model_a",
+    "model_b",
+    "num_seeds",
+    "num_epochs",
+    "steps",
+    "batch_size",
+    "segment_len",
+    "bptt",
+    "mixed_precision",
+    "gradient_checkpointing",
+    "cpu_offloading",
+    "save_checkpoints",
+    "max_cell_seconds",
+];
 
 const EXAMPLES: &str = "\
 Examples:
   bkbench run --all --preset smoke
   bkbench run --preset smoke --text my.txt --steps 300 --num_seeds 5
   bkbench run --benchmark longcontext --seq_lengths 8192 32768 131072 --num_seeds 5 --output results/longcontext_results.json";
-
-/// Flags of the benchmarking guide whose feature is not there yet: named so that none is a silent no-op.
-#[derive(Debug, clap::Args)]
-struct Later {
-    #[arg(long, hide = true)]
-    checkpoint: Option<String>,
-}
-
-impl Later {
-    fn refuse(&self) -> Result<()> {
-        let given = [("--checkpoint", self.checkpoint.is_some())];
-        match given.into_iter().find(|(_, given)| *given) {
-            Some((flag, _)) => Err(Error::NotAvailableYet { what: flag.into() }),
-            None => Ok(()),
-        }
-    }
-}
 
 impl Args {
     /// The flags as keys of a configuration.
@@ -240,6 +244,18 @@ impl Args {
                 Value::Array(budgets.collect()),
             );
         }
+        if let Some(path) = &self.checkpoint {
+            let path = std::path::absolute(path).map_err(Error::io("find", path))?;
+            set(
+                "quantization",
+                "checkpoint",
+                path.display().to_string().into(),
+            );
+            if self.tokenizer.is_none() {
+                let tokenizer = checkpoint::tokenizer_of(&path)?;
+                set("data", "tokenizer", tokenizer.name.into());
+            }
+        }
         if !self.datasets.is_empty() {
             let names = self.datasets.clone();
             set("multidataset", "datasets", names.into());
@@ -316,7 +332,6 @@ impl Args {
 
     /// The resolved configuration.
     pub(super) fn resolve(&self) -> Result<Config> {
-        self.later.refuse()?;
         let config = Config::resolve(
             Some(self.preset.as_deref().unwrap_or("guide")),
             self.config.as_deref(),

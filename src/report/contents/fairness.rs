@@ -50,6 +50,9 @@ fn size(record: &RunRecord, name: &str) -> [String; 5] {
 
 /// What was matched, and what the audits found of it.
 fn matching(record: &RunRecord) -> Vec<String> {
+    if record.config.models.b.is_empty() {
+        return vec!["One model alone: nothing was matched.".into()];
+    }
     let basis = match record.config.model.match_basis {
         MatchBasis::Total => "parameters without the embedding",
         MatchBasis::Active => "the parameters that a token uses, without the embedding",

@@ -29,6 +29,9 @@ pub(super) fn title(record: &RunRecord) -> String {
 /// Why models a and b of the run are not compared; `None` where they are.
 pub(super) fn why_not_compared(record: &RunRecord) -> Option<String> {
     let models = &record.config.models;
+    if models.b.is_empty() {
+        return Some(format!("{} alone, compared with nothing", models.a));
+    }
     let leaks = [&models.a, &models.b]
         .into_iter()
         .find(|model| !record.is_causal(model));
@@ -123,6 +126,12 @@ fn results(record: &RunRecord) -> Vec<Block> {
                 quantization::sensitivity(record),
             )],
         ));
+    }
+    let given = quantization::given(record);
+    if !given.is_empty() {
+        // Nothing was trained, and there is nothing to tell of trainings.
+        blocks.push(Block::List(given));
+        return blocks;
     }
     if record.datasets.is_some() {
         let options = plot::multidataset::Options {
