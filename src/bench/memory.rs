@@ -27,7 +27,7 @@ pub fn needs(
 }
 
 /// Where the tensors of `hardware` live.
-pub(super) fn tensors(hardware: &Hardware) -> Tensors {
+pub fn tensors(hardware: &Hardware) -> Tensors {
     match hardware.adapter {
         None => Tensors::OnHeap,
         Some(_) => Tensors::OnAdapter,
@@ -35,7 +35,7 @@ pub(super) fn tensors(hardware: &Hardware) -> Tensors {
 }
 
 /// What that training needs against what there is or is allowed; `None` if it fits.
-pub(super) fn misfit(
+pub fn misfit(
     shape: &ModelShape,
     seq_len: usize,
     config: &Config,

@@ -2,6 +2,7 @@
 
 pub mod memory;
 mod multidataset;
+pub mod pace;
 mod quantization;
 mod recall;
 pub mod run;

@@ -221,6 +221,22 @@ pub fn load_with_cache(
     })
 }
 
+/// Looks for what `config` names without reading it.
+///
+/// # Errors
+/// [`Error::BadInput`] where it is not here, with what brings it; [`Error::UnknownName`].
+pub fn find(config: &DataConfig) -> Result<()> {
+    if let Some(path) = config.text.as_deref().filter(|path| !path.exists()) {
+        let advice = "name a file or a folder with --text";
+        return Err(Error::bad_input(
+            path.display().to_string(),
+            "is not here",
+            advice,
+        ));
+    }
+    Corpus::of(config).map(drop)
+}
+
 /// The held-out part of what `config` names, which needs no training split.
 ///
 /// # Errors

@@ -122,15 +122,15 @@ fn flags_of_the_guide_are_accepted() {
     let dir = tempfile::tempdir().unwrap();
     printed(
         dir.path(),
-        "run --mixed_precision false --gradient_checkpointing true --cpu_offloading --bptt exact --segment_len 1024 --dry_run",
+        "run --mixed_precision false --gradient_checkpointing true --cpu_offloading --bptt exact --segment_len 1024 --dry_run --device wgpu:99",
     );
     printed(
         dir.path(),
-        "run --benchmark quantization --bit_widths 32 16 8 4 2 --dry_run",
+        "run --benchmark quantization --bit_widths 32 16 8 4 2 --dry_run --device wgpu:99",
     );
     printed(
         dir.path(),
-        "run --benchmark efficiency --flops_budgets 1e9 2e9 5e9 1e10 --dry_run",
+        "run --benchmark efficiency --flops_budgets 1e9 2e9 5e9 1e10 --dry_run --device wgpu:99",
     );
 }
 
@@ -194,9 +194,10 @@ fn steps_and_epochs_exclude_each_other() {
     refused("run --steps 10 --num_epochs 2");
     // A preset's steps give way to epochs.
     let dir = tempfile::tempdir().unwrap();
-    assert!(
-        printed(dir.path(), "run --preset smoke --num_epochs 2 --dry_run").contains("2 epoch(s)")
-    );
+    let line = "run --preset smoke --num_epochs 2 --dry_run --json --device wgpu:99";
+    let plan: serde_json::Value = serde_json::from_str(&printed(dir.path(), line)).unwrap();
+    let budget = serde_json::json!({"num_epochs": 2});
+    assert_eq!(plan["config"]["train"]["budget"], budget);
 }
 
 #[test]
@@ -225,7 +226,7 @@ fn the_grid_is_printed_without_training() {
     let dir = tempfile::tempdir().unwrap();
     let grid = printed(
         dir.path(),
-        "run --preset smoke --seq_lengths 1e3 2048 --num-seeds 4 --dry-run",
+        "run --preset smoke --seq_lengths 1e3 2048 --num-seeds 4 --dry-run --device wgpu:99",
     );
     let expected =
         "longcontext: 24 cells = 3 models (resnetbk, mamba, no-mixer) x 2 lengths x 4 seeds from 42
@@ -233,14 +234,49 @@ fn the_grid_is_printed_without_training() {
   N = 2,048: 100 steps, 204,800 training tokens a cell
 ";
     let (needs, plan): (Vec<&str>, Vec<&str>) = grid.lines().partition(|l| l.contains(" needs "));
+    let (warnings, plan): (Vec<&str>, Vec<&str>) =
+        plan.into_iter().partition(|l| l.starts_with("warning: "));
     assert_eq!(plan, expected.lines().collect::<Vec<_>>());
+    assert!(warnings[0].contains("wgpu:99"), "an absent device: {grid}");
     assert_eq!(needs.len(), 3 * 2, "a line a model and length: {grid}");
     assert!(needs[1].starts_with("    mamba needs ") && needs[1].contains("parameters 319.75 KiB"));
     assert_eq!(contents(dir.path()), []);
     // Flags given twice: the last one wins, so that scripts can hand on what a user adds.
     assert!(
-        printed(dir.path(), "run --preset smoke --preset guide --dry-run").contains("1,048,576")
+        printed(
+            dir.path(),
+            "run --preset smoke --preset guide --dry-run --device wgpu:99"
+        )
+        .contains("1,048,576")
     );
+}
+
+#[test]
+fn time_is_estimated_on_the_device_and_what_is_absent_is_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let smoke = "run --preset smoke --seq_lengths 32 64 --steps 10 --dry_run --quiet";
+    let plan = printed(dir.path(), &format!("{smoke} --device cpu"));
+    assert!(plan.contains("of training in all on"), "{plan}");
+    assert!(plan.contains("mamba: steps of up to 64 tokens"), "{plan}");
+    assert!(!plan.contains("warning"), "{plan}");
+
+    let line = format!("{smoke} --device cpu --json --text absent.txt");
+    let plan: serde_json::Value = serde_json::from_str(&printed(dir.path(), &line)).unwrap();
+    let warning = plan["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("absent.txt"), "{warning}");
+    let models = |setting: usize| &plan["benchmarks"][0]["settings"][setting]["models"];
+    let seconds = |setting: usize| models(setting)[1]["seconds"].as_f64().unwrap();
+    assert!(0.0 < seconds(0) && seconds(0) <= seconds(1), "{plan}");
+    let of_cells: f64 = (0..2)
+        .flat_map(|setting| models(setting).as_array().unwrap())
+        .map(|model| model["seconds"].as_f64().unwrap())
+        .sum();
+    let all = plan["seconds"].as_f64().unwrap();
+    assert!(
+        (all / (3.0 * of_cells) - 1.0).abs() < 1e-9,
+        "three seeds: {plan}"
+    );
+    assert_eq!(contents(dir.path()), []);
 }
 
 #[test]

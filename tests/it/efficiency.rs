@@ -450,7 +450,7 @@ fn budgets_of_whole_trainings_need_their_steps() {
     let dir = tempfile::tempdir().unwrap();
     let unit = "[efficiency]\nbudget_unit = \"training_flops_total\"\nflops_budgets = [3e12]\n[data]\ntokenizer = \"bytes\"\n";
     std::fs::write(dir.path().join("total.toml"), unit).unwrap();
-    let line = "run --benchmark efficiency --config total.toml --dry_run";
+    let line = "run --benchmark efficiency --config total.toml --dry_run --device wgpu:99";
     let refused = bkbench(dir.path(), line);
     assert_eq!(refused.status.code(), Some(2));
     let planned = bkbench(dir.path(), &format!("{line} --steps 300"));

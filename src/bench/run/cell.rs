@@ -206,10 +206,9 @@ impl Run<'_> {
     ) -> Result<Ended> {
         if let Some(given) = &point.part.given {
             return Ok(Ended {
-                outcome: Outcome::Completed,
-                metrics: None,
                 quantization: point.quantization(&given.model, progress)?,
                 model: Some(given.model.clone()),
+                ..Ended::without_model(Outcome::Completed)
             });
         }
         let checkpoints = self.checkpoints.of_training(&ids.training);

@@ -139,6 +139,18 @@ fn under(
     })
 }
 
+/// Steps of every cell of one benchmark; epochs are turned into steps at its longest length.
+pub fn n_steps(config: &Config, n_train_tokens: usize) -> u64 {
+    match config.train.budget {
+        Budget::Steps(steps) => steps,
+        Budget::NumEpochs(epochs) => {
+            let longest = config.seq_lengths().into_iter().max().unwrap_or(1);
+            let tokens_a_step = (config.train.batch_size * longest) as u64;
+            (epochs * n_train_tokens as u64 / tokens_a_step).max(1)
+        }
+    }
+}
+
 /// The cells of a benchmark, before any of them is trained.
 #[derive(Debug, Clone)]
 pub struct Grid {
@@ -170,13 +182,7 @@ impl Grid {
                 "give shorter lengths (--seq_lengths, or seq_len in a --config), or a longer text with --text",
             ));
         }
-        let n_steps = match config.train.budget {
-            Budget::Steps(steps) => steps,
-            Budget::NumEpochs(epochs) => {
-                let tokens_a_step = (config.train.batch_size * longest) as u64;
-                (epochs * n_train_tokens as u64 / tokens_a_step).max(1)
-            }
-        };
+        let n_steps = n_steps(config, n_train_tokens);
         Ok(Self {
             settings: settings(config, dataset.tokenizer.vocab_size(), n_steps)?,
             seeds: config.seeds.iter().collect(),

@@ -27,7 +27,7 @@ use crate::train::{CheckpointFolder, Interrupt};
 use crate::{Error, Result};
 
 pub(super) use cell::{failure_kind, parameters};
-pub use grid::{Grid, Planned, SEGMENT_LEN, Setting, segment_len, settings};
+pub use grid::{Grid, Planned, SEGMENT_LEN, Setting, n_steps, segment_len, settings};
 
 /// Where checkpoints lie, one folder a training.
 #[derive(Debug, Clone)]

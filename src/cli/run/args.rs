@@ -110,9 +110,12 @@ pub struct Args {
     /// End a cell whose training has taken this long, as timed out [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     max_cell_seconds: Option<f64>,
-    /// Print the grid of cells and stop
+    /// Print the cells and an estimate of their memory and time, and stop
     #[arg(long)]
     pub(super) dry_run: bool,
+    /// Print the dry run as one JSON document, with the resolved configuration
+    #[arg(long, requires = "dry_run")]
+    pub(super) json: bool,
 }
 
 /// Flags that mean nothing to a model that is not trained here.
@@ -269,6 +272,11 @@ impl Args {
             table.insert("benchmarks".into(), names.into());
         }
         Ok(table)
+    }
+
+    /// Whether nothing says what to take instead of the guide's settings.
+    pub(super) fn takes_the_guides_settings(&self) -> bool {
+        self.preset.is_none() && self.config.is_none() && self.checkpoint.is_none()
     }
 
     /// The benchmarks asked for; none where that is left to preset and file.
