@@ -8,7 +8,7 @@ use crate::math::random::{Coordinate, Purpose, words};
 use crate::models::registry::ModelShape;
 use crate::models::{BatchShape, LanguageModel};
 use crate::train::optimiser::{self, Decay};
-use crate::train::{Objective, Sequences};
+use crate::train::{self, Objective, Sequences};
 use crate::{Error, Result};
 
 /// Tokens of the sequences that are timed, as far as time allows.
@@ -60,11 +60,11 @@ impl Pace {
                 targets: &ids[1..],
                 shape: BatchShape { batch: 1, seq_len },
             };
+            let segments = train::segments(seq_len, seq_len);
             let mut seconds = 0.0;
             for _ in 0..STEPS {
                 let start = Instant::now();
-                let whole = std::slice::from_ref(&(0..seq_len));
-                let gradient = objective.gradient(&model, &sequence, whole, None)?;
+                let gradient = objective.gradient(&model, &sequence, &segments, None)?;
                 let gradients = gradient.clipped(&model, config.train.gradient_clip_norm);
                 model = adamw.step(config.train.learning_rate, model, gradients);
                 hardware.device.sync().map_err(|error| Error::Device {

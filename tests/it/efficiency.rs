@@ -89,12 +89,16 @@ fn what_a_shape_is_said_to_take_is_what_its_model_registers() {
 
 // ---- what is derived ----
 
-/// Perplexity of `resnetbk` falls as e^3, e^2.5, e^2 over budgets of 1e6, 2e6, 4e6 FLOPs; `mamba` takes `factor` times
-/// the FLOPs for each of them. A little noise of the seed cancels in pairs.
 fn record(factor: f64) -> RunRecord {
+    under([1e6, 2e6, 4e6], factor)
+}
+
+/// Perplexity of `resnetbk` falls as e^3, e^2.5, e^2 over the budgets; `mamba` takes `factor` times the FLOPs for each of
+/// them. A little noise of the seed cancels in pairs.
+pub(crate) fn under(budgets: [f64; 3], factor: f64) -> RunRecord {
     let mut config = Config::resolve(Some("smoke"), None, toml::Table::new()).unwrap();
     config.benchmarks = vec![Benchmark::Efficiency];
-    config.efficiency.flops_budgets = vec![1e6, 2e6, 4e6];
+    config.efficiency.flops_budgets = budgets.to_vec();
     config.models.control = None;
     config.seeds.count = 5;
     let template = made_up::of_config(config.clone(), 40, false);

@@ -33,6 +33,7 @@ mod evaluation;
 mod fetch;
 mod flops;
 mod generation;
+mod guide;
 mod hardware;
 mod kernel_error;
 mod limits;

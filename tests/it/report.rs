@@ -25,7 +25,7 @@ fn longcontext(n_seeds: u64) -> RunRecord {
     made_up::of_config(config, 40, false)
 }
 
-fn quantization() -> RunRecord {
+pub(crate) fn quantization() -> RunRecord {
     let flags = "benchmarks = [\"quantization\"]\n[seeds]\ncount = 2\n";
     let config = Config::resolve(None, None, flags.parse().unwrap()).unwrap();
     let record = made_up::of_config(config, 20, false);

@@ -14,6 +14,7 @@ use crate::{Error, Result};
 /// What to train, on what, where to. Flags override --config, which overrides --preset.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub struct Args {
     /// What to measure: longcontext, quantization, efficiency, multidataset [default: longcontext]
     #[arg(long, value_name = "NAME", overrides_with = "all")]
@@ -100,8 +101,8 @@ pub struct Args {
     /// Where to keep them [default: the run's folder]
     #[arg(long, value_name = "DIR", requires = "save_checkpoints")]
     pub(super) checkpoint_dir: Option<PathBuf>,
-    /// Measure this trained model in the quantization benchmark instead of training any: a cell's folder kept by
-    /// --save_checkpoints, or a Mamba model in the official layout
+    /// Measure this trained model in the quantization benchmark instead of training any: the folder of a cell whose
+    /// checkpoint was kept, or a Mamba model in the official layout
     #[arg(long, value_name = "PATH", conflicts_with_all = OF_TRAININGS)]
     checkpoint: Option<PathBuf>,
     /// Seconds between checkpoints; a step that takes longer is followed by one [default: 60]
