@@ -40,12 +40,6 @@ pub enum Error {
         /// The names that exist.
         known: Vec<String>,
     },
-    /// A documented flag or value whose feature this version does not have yet.
-    #[error("{what} is not available yet; leave it out")]
-    NotAvailableYet {
-        /// The flag or value.
-        what: String,
-    },
     /// A tensor of the wrong shape was handed to a public operation.
     #[error("{op}: {arg} must have shape {expected}, got {got:?}")]
     Shape {
@@ -158,7 +152,6 @@ impl Error {
             Self::BadInput { .. }
             | Self::Config { .. }
             | Self::UnknownName { .. }
-            | Self::NotAvailableYet { .. }
             | Self::Shape { .. }
             | Self::Domain { .. } => 2,
             Self::NotComparable { .. } => 3,
