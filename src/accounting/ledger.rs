@@ -162,15 +162,19 @@ fn passing_words(shape: &ModelShape, tokens: BatchShape, tensors: Tensors) -> us
         (_, Tensors::OnAdapter) => 3 * n_tokens * d,
         (_, Tensors::OnHeap) => {
             let (top_k, n_experts) = (shape.top_k, shape.n_experts);
-            // The experts' rows, what they made of them, and what the tokens gather from that.
+            let width = shape.router_choices();
+            // Rows of the experts, and what the tokens gather from what became of them.
             let rows = padded(n_tokens * top_k);
             let earlier_choices = (top_k - 1).min(1);
             let gathered = n_tokens * (2 + earlier_choices) * d;
             // While the last expert runs, its rows twice and both sides of its nonlinearity.
             let in_expert = rows / n_experts * (2 * d + 2 * shape.expert_hidden);
             // Probabilities and choices, here and on the host.
-            let choices = n_tokens * (2 + 3 * top_k) * n_experts;
-            2 * n_tokens * d + 2 * rows * d + choices + gathered.max(in_expert)
+            let choices = n_tokens * (2 + 3 * top_k) * width;
+            // The experts' rows, what they made of them piece by piece, and that together; the rows are gone when the
+            // tokens gather from it.
+            let around_experts = 2 * rows * d + in_expert.max(rows * d);
+            n_tokens * d + choices + around_experts.max(rows * d + gathered)
         }
     }
 }
@@ -222,16 +226,19 @@ fn saved_by_layer(shape: &ModelShape, work: Workload, tensors: Tensors) -> u64 {
         Architecture::ResNetBk
         | Architecture::NoMixer
         | Architecture::ResNetBkMh
-        | Architecture::ResNetBkPublished => {
+        | Architecture::ResNetBkPublished
+        | Architecture::ResNetBkScatter
+        | Architecture::ResNetBkAct => {
             let (top_k, n_experts) = (shape.top_k, shape.n_experts);
+            let width = shape.router_choices();
             let (hidden, n_heads) = (shape.expert_hidden, shape.n_heads());
             // Rows of the experts, padded: what goes into their nonlinearity and their token; and, for products
             // alone, what they read and what comes out of it.
             let rows = padded(n_tokens * top_k);
             // Each choice: the experts' rows in the order of the tokens, one-hot choice, gate, slot.
-            let choices = top_k * (d + n_experts + 2);
+            let choices = top_k * (d + width + 2);
             // The other branch before its scale; the router's logits and exponentials, and their sum.
-            let routed = d + 2 * n_experts + 1;
+            let routed = d + 2 * width + 1;
             // Of each head the potential before and after its bounds, their mask, the resolvent.
             let mixer = 5 * n_heads;
             let weights = 2 * d * n_experts * hidden + 3 * d * n_heads;
@@ -269,6 +276,7 @@ fn n_parameter_tensors(shape: &ModelShape) -> usize {
         Architecture::Mamba => 9 + 2 * usize::from(shape.projection_bias),
         Architecture::ResNetBkMh => 9 + 4 * shape.n_experts,
         Architecture::Transformer => 5,
+        Architecture::ResNetBkScatter => 5 + 4 * shape.n_experts,
         _ => 7 + 4 * shape.n_experts,
     };
     2 + shape.n_layers * (1 + block)

@@ -35,6 +35,9 @@ pub struct ModelConfig {
     pub top_k: usize,
     /// ResNet-BK: weight of the load-balance term in the objective.
     pub load_balance_weight: f64,
+    /// `resnetbk-act`: weight in the objective of the mean probability that a token is sent to some expert, over layers and
+    /// tokens; what computation costs, in nats.
+    pub act_penalty: f64,
     /// Dropout probability at the residual branch's output, every model alike.
     pub dropout: f64,
     /// What is matched.
@@ -53,6 +56,7 @@ impl Default for ModelConfig {
             n_experts: 4,
             top_k: 1,
             load_balance_weight: 0.01,
+            act_penalty: 0.01,
             dropout: 0.0,
             match_basis: MatchBasis::Total,
         }

@@ -58,6 +58,11 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         "at least 0",
     );
     require(
+        at_least_zero(model.act_penalty),
+        "model.act_penalty",
+        "at least 0",
+    );
+    require(
         fraction(model.dropout),
         "model.dropout",
         "at least 0 and below 1",

@@ -8,7 +8,8 @@ use super::matrix::Matrix;
 use super::quantised::{Family, Part};
 use super::registry::{Block, ModelShape};
 use super::{
-    BatchShape, BlockState, Dropout, Initialiser, Observer, Pass, Routing, SequenceBlock, Sweep,
+    BatchShape, BlockState, Choices, Dropout, Initialiser, Observer, Pass, Routing, SequenceBlock,
+    Sweep,
 };
 use crate::config::Precision;
 use crate::ops::ledger::{self, Op};
@@ -56,6 +57,8 @@ pub struct Forward<'a> {
     pub precision: Precision,
     /// Mask of the residual branches.
     pub dropout: Dropout,
+    /// Choices of routers that are taken for the first tokens instead of their own, layer by layer; none where empty.
+    pub pinned: &'a [Option<Choices>],
     /// Who looks on.
     pub observer: Option<&'a dyn Observer>,
 }
@@ -82,6 +85,7 @@ impl Forward<'_> {
             sweep: ModelSweep::Infer,
             precision: Precision::F32,
             dropout: Dropout::NONE,
+            pinned: &[],
             observer: None,
         }
     }
@@ -99,6 +103,7 @@ impl Forward<'_> {
             shape: self.shape,
             sweep,
             precision: self.precision,
+            pinned: self.pinned.get(index).and_then(Option::as_ref),
             layer: index + 1,
             observer: self.observer,
         }
@@ -127,12 +132,12 @@ pub struct Hidden {
 }
 
 impl Hidden {
-    /// Sum of the layers' load-balance terms, `[1]`, where layers route.
-    pub fn load_balance(&self) -> Option<Tensor<1>> {
-        let terms = self.routing.iter().flatten();
-        terms
-            .map(|routing| routing.load_balance.clone())
-            .reduce(|sum, term| sum + term)
+    /// Rows on which the experts of each layer ran; 0 in layers without any.
+    pub fn expert_rows(&self) -> Vec<u64> {
+        let layers = self.routing.iter();
+        layers
+            .map(|routing| routing.as_ref().map_or(0, |routing| routing.expert_rows))
+            .collect()
     }
 }
 

@@ -25,6 +25,7 @@ pub mod weights;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
+pub use experts::Choices;
 pub use language_model::{Forward, Hidden, LanguageModel, ModelSweep};
 pub use layers::{Dropout, Initialiser};
 pub use packed_file::FileSize;
@@ -136,6 +137,8 @@ pub struct Pass<'a> {
     pub sweep: Sweep<'a>,
     /// In what matrix products are computed.
     pub precision: Precision,
+    /// Where the first tokens are to be sent, whatever the layer itself would choose.
+    pub pinned: Option<&'a Choices>,
     /// The layer, from 1.
     pub layer: usize,
     /// Who looks on.
@@ -175,11 +178,23 @@ pub struct BlockOutput {
 /// What a block that routes tokens to experts reports.
 #[derive(Debug)]
 pub struct Routing {
-    /// How many choices of this pass went to each expert.
-    pub choices: Vec<u64>,
-    /// This pass's part of the load-balance term of the objective, `[1]`: the parts of all segments add up
-    /// to that of the whole.
-    pub load_balance: Tensor<1>,
+    /// How many choices of a router in this pass went to each expert, and last to none where it may choose so; empty
+    /// without a router.
+    pub counts: Vec<u64>,
+    /// Rows on which the experts ran together: choices that are experts.
+    pub expert_rows: u64,
+    /// The choices of every token.
+    pub choices: Choices,
+    /// Tokens for which the layer would have chosen otherwise than [`Pass::pinned`] said.
+    pub flips: Vec<usize>,
+    /// This pass's part of the load-balance term of the objective, `[1]`: `E * sum_e f_e P_e`, the fraction of all
+    /// choices that went to each expert (a constant) times its mean probability among the experts; over a whole
+    /// batch, 1 when balanced. The parts of all segments add up to that of the whole. Absent without a router, and
+    /// without a graph, as is what follows.
+    pub load_balance: Option<Tensor<1>>,
+    /// This pass's part of the mean over all tokens of the probability that some expert is chosen, `[1]`; absent where
+    /// some always is.
+    pub activity: Option<Tensor<1>>,
 }
 
 /// The part in which the models differ: a residual branch over whole sequences or segments of them.

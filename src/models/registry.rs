@@ -33,6 +33,12 @@ pub enum Architecture {
     /// router. Not causal.
     #[serde(rename = "resnetbk-published")]
     ResNetBkPublished,
+    /// `resnetbk` whose experts are chosen by the phase of the resolvent.
+    #[serde(rename = "resnetbk-scatter")]
+    ResNetBkScatter,
+    /// `resnetbk` whose router may send a token to no expert, and an objective that charges for the others.
+    #[serde(rename = "resnetbk-act")]
+    ResNetBkAct,
     /// Causal pre-norm Transformer: rotary positions, GELU.
     #[serde(rename = "transformer")]
     Transformer,
@@ -49,12 +55,14 @@ pub enum Carry {
 
 impl Architecture {
     /// All registered models.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::ResNetBk,
         Self::Mamba,
         Self::NoMixer,
         Self::ResNetBkMh,
         Self::ResNetBkPublished,
+        Self::ResNetBkScatter,
+        Self::ResNetBkAct,
         Self::Transformer,
     ];
 
@@ -66,6 +74,8 @@ impl Architecture {
             Self::Mamba => "mamba",
             Self::ResNetBkMh => "resnetbk-mh",
             Self::ResNetBkPublished => "resnetbk-published",
+            Self::ResNetBkScatter => "resnetbk-scatter",
+            Self::ResNetBkAct => "resnetbk-act",
             Self::Transformer => "transformer",
         }
     }
@@ -84,10 +94,20 @@ impl Architecture {
         self != Self::ResNetBkPublished
     }
 
+    /// Whether what a token costs depends on what it is.
+    pub fn has_variable_cost(self) -> bool {
+        matches!(self, Self::ResNetBkScatter | Self::ResNetBkAct)
+    }
+
     /// What it carries between segments.
     pub fn carry(self) -> Carry {
         match self {
-            Self::ResNetBk | Self::NoMixer | Self::Mamba | Self::ResNetBkMh => Carry::Finite,
+            Self::ResNetBk
+            | Self::NoMixer
+            | Self::Mamba
+            | Self::ResNetBkMh
+            | Self::ResNetBkScatter
+            | Self::ResNetBkAct => Carry::Finite,
             Self::ResNetBkPublished | Self::Transformer => Carry::None,
         }
     }
@@ -113,9 +133,12 @@ impl Architecture {
     fn block(self, init: &mut Initialiser<'_>, shape: &ModelShape) -> Block {
         match self {
             Self::Mamba => Block::Mamba(MambaBlock::new(init, shape)),
-            Self::ResNetBk | Self::NoMixer | Self::ResNetBkMh | Self::ResNetBkPublished => {
-                Block::ResNetBk(ResNetBkBlock::new(init, shape))
-            }
+            Self::ResNetBk
+            | Self::NoMixer
+            | Self::ResNetBkMh
+            | Self::ResNetBkPublished
+            | Self::ResNetBkScatter
+            | Self::ResNetBkAct => Block::ResNetBk(ResNetBkBlock::new(init, shape)),
             Self::Transformer => Block::Transformer(TransformerBlock::new(init, shape)),
         }
     }
@@ -202,7 +225,7 @@ pub struct ModelShape {
     pub projection_bias: bool,
     /// ResNet-BK: experts.
     pub n_experts: usize,
-    /// ResNet-BK: experts a token is sent to.
+    /// ResNet-BK: experts a token is sent to, at most.
     pub top_k: usize,
     /// Found by matching: ResNet-BK's hidden width of an expert, the Transformer's of its feed-forward network.
     pub expert_hidden: usize,
@@ -215,7 +238,7 @@ pub struct ParameterCount {
     pub total: usize,
     /// All but embedding and head.
     pub non_embedding: usize,
-    /// Those of `non_embedding` that one token uses.
+    /// Those of `non_embedding` that one token uses, at most.
     pub active: usize,
 }
 
@@ -248,7 +271,10 @@ impl ModelShape {
             dt_rank: config.d_model.div_ceil(16),
             projection_bias: false,
             n_experts: config.n_experts,
-            top_k: config.top_k,
+            top_k: match architecture {
+                Architecture::ResNetBkScatter => config.n_experts.min(2),
+                _ => config.top_k,
+            },
             expert_hidden,
         }
     }
@@ -264,6 +290,15 @@ impl ModelShape {
             Architecture::ResNetBkMh => self.d_model / 4,
             Architecture::Transformer => (self.d_model / 32).max(1),
             _ => 1,
+        }
+    }
+
+    /// ResNet-BK: choices of a router, no expert among them; 0 without one.
+    pub fn router_choices(&self) -> usize {
+        match self.architecture {
+            Architecture::ResNetBkScatter => 0,
+            Architecture::ResNetBkAct => self.n_experts + 1,
+            _ => self.n_experts,
         }
     }
 
@@ -305,20 +340,35 @@ impl ModelShape {
     }
 
     /// The operations of a forward pass without gradients, cross-entropy included: what [`LanguageModel`] and its
-    /// blocks register when they run.
+    /// blocks register when they run, at most where that depends on the tokens.
     ///
     /// [`LanguageModel`]: super::LanguageModel
     pub fn forward_ops(&self, tokens: BatchShape) -> Vec<(FlopsCategory, Op)> {
+        let most = tokens.n_tokens() * self.top_k;
+        self.forward_ops_as_routed(tokens, &vec![most as u64; self.n_layers])
+    }
+
+    /// The same where the experts of each layer run on so many rows together ([`Hidden::expert_rows`]).
+    ///
+    /// [`Hidden::expert_rows`]: super::Hidden::expert_rows
+    pub fn forward_ops_as_routed(
+        &self,
+        tokens: BatchShape,
+        expert_rows: &[u64],
+    ) -> Vec<(FlopsCategory, Op)> {
         let (rows, width) = (tokens.n_tokens(), self.d_model);
         let norm = Op::RmsNorm { rows, width };
         let n = rows * width;
-        let block = match self.architecture {
+        let block = |expert_rows: u64| match self.architecture {
             Architecture::Mamba => MambaBlock::forward_ops(self, tokens),
             Architecture::Transformer => TransformerBlock::forward_ops(self, tokens),
-            _ => ResNetBkBlock::forward_ops(self, tokens),
+            _ => ResNetBkBlock::forward_ops(self, tokens, expert_rows as usize),
         };
         let around = [norm, Op::Add { n }].map(|op| (op.category(), op));
-        let layer = [block, around.to_vec()].concat();
+        let layers = expert_rows.iter();
+        let mut ops: Vec<_> = layers
+            .flat_map(|&rows| [block(rows), around.to_vec()].concat())
+            .collect();
         let vocab = self.vocab_size;
         let logits = Op::MatrixProduct {
             rows,
@@ -326,13 +376,12 @@ impl ModelShape {
             columns: vocab,
         };
         let head = [logits, Op::CrossEntropy { rows, vocab }].map(|op| (FlopsCategory::Head, op));
-        let mut ops = layer.repeat(self.n_layers);
         ops.push((norm.category(), norm));
         ops.extend(head);
         ops
     }
 
-    /// Forward FLOPs of a token of one sequence of `seq_len`.
+    /// Forward FLOPs of a token of one sequence of `seq_len`, at most where that depends on the token.
     pub fn forward_flops_per_token(&self, seq_len: usize) -> ForwardFlops {
         let tokens = BatchShape { batch: 1, seq_len };
         let (mut all, mut head) = (0, 0);
@@ -350,8 +399,9 @@ impl ModelShape {
         }
     }
 
-    /// FLOPs of the forward and backward pass of a training, a token of one sequence of `seq_len`. Sums of gradients
-    /// that meet are left out; a test holds it within 2 % of what a step registers.
+    /// FLOPs of the forward and backward pass of a training, a token of one sequence of `seq_len`, at most where that
+    /// depends on the token. Sums of gradients that meet are left out; a test holds it within 2 % of what a step
+    /// registers.
     pub fn training_flops_per_token(&self, seq_len: usize) -> f64 {
         let ops = self.forward_ops(BatchShape { batch: 1, seq_len });
         let cost = |(_, op): &(FlopsCategory, Op)| {
@@ -406,6 +456,8 @@ pub fn matched_shapes(
         | Architecture::NoMixer
         | Architecture::ResNetBkMh
         | Architecture::ResNetBkPublished
+        | Architecture::ResNetBkScatter
+        | Architecture::ResNetBkAct
         | Architecture::Transformer => {
             // The count is linear in the hidden width.
             let slope = size(architecture, 2) - size(architecture, 1);

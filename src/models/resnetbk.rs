@@ -109,8 +109,12 @@ impl ResNetBkBlock {
         Experts::n_parameters(shape, n_experts) + potential + output + 1 + shifts
     }
 
-    /// The operations of a forward pass.
-    pub fn forward_ops(shape: &ModelShape, tokens: BatchShape) -> Vec<(FlopsCategory, Op)> {
+    /// The operations of a forward pass whose experts run on `expert_rows` rows together.
+    pub fn forward_ops(
+        shape: &ModelShape,
+        tokens: BatchShape,
+        expert_rows: usize,
+    ) -> Vec<(FlopsCategory, Op)> {
         let (d_model, heads, rows) = (shape.d_model, shape.n_heads(), tokens.n_tokens());
         let BatchShape { batch, seq_len } = tokens;
         let n = rows * heads;
@@ -139,7 +143,7 @@ impl ResNetBkBlock {
         let n = rows * d_model;
         let output = Linear::forward_ops(rows, [2 * heads, d_model], true)
             .chain([Op::Scale { n }, Op::Add { n }]);
-        let mut ops = Experts::forward_ops(shape, rows);
+        let mut ops = Experts::forward_ops(shape, rows, expert_rows);
         ops.extend(mixer.chain(output).map(|op| (op.category(), op)));
         ops
     }
@@ -226,11 +230,12 @@ impl SequenceBlock for ResNetBkBlock {
     fn forward(&self, x: Tensor<2>, state: BlockState, pass: &Pass<'_>) -> Result<BlockOutput> {
         let n_readers = if self.mixer == Mixer::Off { 1 } else { 2 };
         let x = ledger::shared(x, n_readers);
-        let mixture = self.experts.forward(x.clone(), pass)?;
-        pass.show("experts", &mixture.y);
-        let (g, state) = self.mix(x, state, pass)?;
+        let (g, state) = self.mix(x.clone(), state, pass)?;
         pass.show("resolvent_diag.g", &g);
-        let mixed = self.output.forward(pass.shape.fold(g), pass.precision)?;
+        let g = pass.shape.fold(g);
+        let mixture = self.experts.forward(x, &g, pass)?;
+        pass.show("experts", &mixture.y);
+        let mixed = self.output.forward(g, pass.precision)?;
         let mixed = mixed * self.scale.val().unsqueeze();
         let n = mixed.shape().num_elements();
         let mixed = ledger::counted(mixed, Op::Scale { n });

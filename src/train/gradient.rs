@@ -17,18 +17,21 @@ use crate::accounting::memory::Meter;
 use crate::config::{Backpropagation, ModelConfig, Precision, TrainConfig};
 use crate::hardware::read;
 use crate::models::{
-    BatchShape, BlockState, Dropout, Forward, LanguageModel, ModelSweep, Observer, StateMap,
+    BatchShape, BlockState, Dropout, Forward, LanguageModel, ModelSweep, Observer, Routing,
+    StateMap,
 };
 use crate::ops::embedding;
 use crate::ops::ledger::{self, Op};
 use crate::results::FlopsPass;
 use crate::{Error, Result};
 
-/// What is minimised, mean cross-entropy plus the weighted load balance, and how its gradient is computed.
+/// What is minimised, mean cross-entropy plus the weighted terms of routers, and how its gradient is computed.
 #[derive(Debug, Clone, Copy)]
 pub struct Objective {
     /// Weight of the sum of the layers' load-balance terms.
     pub load_balance_weight: f64,
+    /// Weight of the mean over the layers of their activity.
+    pub act_penalty: f64,
     /// Mask of this step.
     pub dropout: Dropout,
     /// Rows of logits that exist at once.
@@ -109,6 +112,7 @@ impl Objective {
     pub fn new(model: &ModelConfig, train: &TrainConfig, seed: u64, step: u64) -> Self {
         Self {
             load_balance_weight: model.load_balance_weight,
+            act_penalty: model.act_penalty,
             dropout: Dropout {
                 probability: model.dropout,
                 seed,
@@ -187,13 +191,14 @@ impl Objective {
             },
             precision: self.precision,
             dropout: self.dropout,
+            pinned: &[],
             observer: None,
         };
         let hidden = model.forward(inputs, zeros.clone(), &how)?;
-        let balance = hidden.load_balance();
         let x = embedding::gather_rows(hidden.x, scored)?;
         let loss = self.mean_loss(model, x, targets, scored.len())?;
-        let gradients = self.with_balance(&loss, balance).backward();
+        let objective = self.with_terms(loss.clone(), &hidden.routing, model.n_layers());
+        let gradients = objective.backward();
         let gradients = GradientsParams::from_grads(gradients, model);
         Gradient::read(model, loss.inner(), gradients, self.loss_scale)
     }
@@ -216,7 +221,7 @@ impl Objective {
             });
             let is_last = index + 1 == segments.len();
             // A sole segment counts its own choices, and without routing the last one has nothing to tell.
-            let routes = || routed.iter().flatten().any(|choices| !choices.is_empty());
+            let routes = || routed.iter().flatten().any(|counts| !counts.is_empty());
             if segments.len() == 1 || (is_last && !routes()) {
                 break;
             }
@@ -230,9 +235,9 @@ impl Objective {
             states = hidden.states;
             let sums = routed.get_or_insert_with(|| vec![Vec::new(); model.n_layers()]);
             for (sum, routing) in sums.iter_mut().zip(hidden.routing) {
-                let choices = routing.map(|routing| routing.choices).unwrap_or_default();
-                sum.resize(choices.len(), 0);
-                sum.iter_mut().zip(choices).for_each(|(sum, n)| *sum += n);
+                let counts = routing.map(|routing| routing.counts).unwrap_or_default();
+                sum.resize(counts.len(), 0);
+                sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
             }
         }
         Ok(FirstSweep { boundaries, routed })
@@ -280,17 +285,25 @@ impl Objective {
         model.scaled_loss(x, targets, self.loss_chunk_tokens, scale, self.precision)
     }
 
-    /// A load-balance term with its weight, scaled.
-    fn weighted(&self, balance: Tensor<1>) -> Tensor<1> {
-        balance.mul_scalar(self.load_balance_weight * self.loss_scale)
-    }
-
-    /// What is minimised, from its two parts.
-    fn with_balance(&self, loss: &Tensor<1>, balance: Option<Tensor<1>>) -> Tensor<1> {
-        match balance {
-            Some(term) => loss.clone() + self.weighted(term),
-            None => loss.clone(),
-        }
+    /// What is minimised: `loss` and the terms of `routing`, some of the `n_layers` layers, with their weights, scaled.
+    fn with_terms(
+        &self,
+        loss: Tensor<1>,
+        routing: &[Option<Routing>],
+        n_layers: usize,
+    ) -> Tensor<1> {
+        let sum = |term: fn(&Routing) -> Option<Tensor<1>>| {
+            let terms = routing.iter().flatten().filter_map(term);
+            terms.reduce(|sum, term| sum + term)
+        };
+        let balance = sum(|routing| routing.load_balance.clone());
+        let activity = sum(|routing| routing.activity.clone());
+        let weights = [self.load_balance_weight, self.act_penalty / n_layers as f64];
+        let terms = [balance, activity].into_iter().zip(weights);
+        terms.fold(loss, |objective, (term, weight)| match term {
+            Some(term) => objective + term.mul_scalar(weight * self.loss_scale),
+            None => objective,
+        })
     }
 
     fn dropout_of(&self, segment: &Segment) -> Dropout {
@@ -341,6 +354,7 @@ impl Piece<'_> {
             },
             precision: self.objective.precision,
             dropout: self.objective.dropout_of(self.segment),
+            pinned: &[],
             observer: None,
         };
         if self.objective.gradient_checkpointing {
@@ -355,9 +369,10 @@ impl Piece<'_> {
         let hidden = self
             .model
             .forward(&self.segment.inputs, state.to_vec(), how)?;
-        let balance = hidden.load_balance();
         let loss = self.loss(hidden.x)?;
-        let objective = self.objective.with_balance(&loss, balance);
+        let n_layers = self.model.n_layers();
+        let objective = self.objective;
+        let objective = objective.with_terms(loss.clone(), &hidden.routing, n_layers);
         self.sync_point("the forward pass")?;
         let gradients = objective.backward();
         Ok(PieceGradient {
@@ -392,10 +407,10 @@ impl Piece<'_> {
             let output = self
                 .model
                 .layer(index, leaf.clone(), state[index].clone(), how)?;
-            let mut objective = inner_product(output.h, d_h);
-            if let Some(routing) = output.routing {
-                objective = objective + self.objective.weighted(routing.load_balance);
-            }
+            let product = inner_product(output.h, d_h);
+            let objective =
+                self.objective
+                    .with_terms(product, &[output.routing], self.model.n_layers());
             self.sync_point("a layer's forward pass")?;
             let backward = objective.backward();
             d_h = gradient_of(&leaf, &backward);

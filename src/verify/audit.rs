@@ -285,11 +285,12 @@ impl GradientProblem {
     /// # Errors
     /// A device that fails.
     pub fn new(architecture: Architecture, device: &Device) -> Result<Self> {
-        // Cross-entropy alone: the loss that is differenced has no load balance.
+        // Cross-entropy alone: the loss that is differenced has no terms of routers.
         let config = ModelConfig {
             d_model: 16,
             n_layers: 2,
             load_balance_weight: 0.0,
+            act_penalty: 0.0,
             ..ModelConfig::default()
         };
         let train = TrainConfig {

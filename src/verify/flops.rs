@@ -35,7 +35,8 @@ pub fn report(
     let model = LanguageModel::new(shape, seed, &hardware.device);
     let input_ids = batches.batch(0).inputs;
     let forward = FairFLOPsCounter::default().count_detailed(&model, &input_ids, tokens)?;
-    let by_formula = shape.forward_ops(tokens).into_iter();
+    let hidden = model.infer(&input_ids, tokens, model.initial_states(batch))?;
+    let by_formula = shape.forward_ops_as_routed(tokens, &hidden.expert_rows());
     let training = optimiser_step(&Training {
         shape,
         model: &config.model,
@@ -56,7 +57,10 @@ pub fn report(
         costs: COSTS,
         forward,
         training: training.breakdown(batch, tokens.n_tokens()),
-        forward_by_formula: by_formula.map(|(_, op)| op.cost(FlopsPass::Forward)).sum(),
+        forward_by_formula: by_formula
+            .iter()
+            .map(|(_, op)| op.cost(FlopsPass::Forward))
+            .sum(),
         agreement: agreement
             .into_iter()
             .map(|(op, pass)| agree(op, pass))
@@ -380,6 +384,10 @@ pub fn count(op: Op, pass: FlopsPass) -> u64 {
         Op::TopK { rows, width, k } => {
             let x = numbers(rows * width);
             either(pass, || layers::top_k(&x, width, k), drop)
+        }
+        Op::PhaseRouting { rows, n_experts } => {
+            let g = numbers(2 * rows);
+            either(pass, || layers::by_phase(&g, n_experts, 0.5), drop)
         }
         Op::LoadBalance { rows, width } => {
             let (x, weights) = (numbers(rows * width), numbers(width));

@@ -180,6 +180,7 @@ pub(super) fn block(case: &mut Case<'_>) -> Result<()> {
             shape,
             sweep: Sweep::Infer,
             precision: Precision::F32,
+            pinned: None,
             layer: 1,
             observer: None,
         };
@@ -209,6 +210,7 @@ pub(super) fn block(case: &mut Case<'_>) -> Result<()> {
             routed: None,
         },
         precision: Precision::F32,
+        pinned: None,
         layer: 1,
         observer: None,
     };

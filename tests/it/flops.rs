@@ -85,6 +85,10 @@ fn operations_at_odd_sizes() -> Vec<Op> {
             Op::Softmax { rows, width },
             Op::RmsNorm { rows, width },
             Op::LoadBalance { rows, width },
+            Op::PhaseRouting {
+                rows,
+                n_experts: width,
+            },
             Op::CrossEntropy { rows, vocab: width },
         ]);
         for columns in [1, 2, 19] {

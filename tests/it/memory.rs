@@ -179,8 +179,14 @@ fn inferences(test: &str, device: fn() -> Device, tensors: Tensors) {
             ] {
                 let shape = shape(architecture, top_k);
                 let ratio = inference(&device, tensors, &shape, tokens);
+                // Where tokens differ in cost, the estimate is the most there can be.
+                let most = if architecture.has_variable_cost() {
+                    1.6
+                } else {
+                    1.15
+                };
                 assert!(
-                    (ratio - 1.0).abs() < 0.15,
+                    (0.85..most).contains(&ratio),
                     "{architecture:?} {tokens:?}: {ratio}"
                 );
             }

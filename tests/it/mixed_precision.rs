@@ -226,6 +226,7 @@ fn objective(precision: Precision) -> Objective {
     let model = ModelConfig {
         dropout: 0.2,
         load_balance_weight: 1.0,
+        act_penalty: 1.0,
         ..ModelConfig::default()
     };
     Objective::new(&model, &config(precision), 7, 3)

@@ -75,9 +75,13 @@ fn formulas_count_the_parameters_that_are_built() {
         assert_eq!(count.total, sum(|_| true), "{shape:?}");
         let inner = sum(|name| name != "embedding" && name != "head");
         assert_eq!(count.non_embedding, inner, "{shape:?}");
-        // Of four equal experts a token uses one.
+        // Of four equal experts a token uses one, or two at most.
         let experts = sum(|name| name.contains(".experts.networks."));
-        assert_eq!(count.active, inner - experts * 3 / 4, "{shape:?}");
+        let n_idle = match shape.architecture {
+            Architecture::ResNetBkScatter => 2,
+            _ => 3,
+        };
+        assert_eq!(count.active, inner - experts * n_idle / 4, "{shape:?}");
     }
 }
 
@@ -267,9 +271,12 @@ fn a_repeated_pattern_is_learnt_by_the_models_and_not_by_the_control() {
             // Three of seven tokens are a 1, and three things follow it: 3/7 ln 3 = 0.471 nat.
             assert!((mean - 0.471).abs() < 0.05, "the control reached {mean}");
         } else {
-            // The published gradient, which is none, gets there slowly: 0.06 here, 0.2 from other seeds.
-            let published = architecture == Architecture::ResNetBkPublished;
-            let bound = if published { 0.3 } else { 0.05 };
+            // The published gradient, which is none, gets there slowly: 0.06 here, 0.2 from other seeds. So does a model
+            // whose tokens change their experts with every step of the potential, unforeseen by the gradient: 0.13.
+            let bound = match architecture {
+                Architecture::ResNetBkPublished | Architecture::ResNetBkScatter => 0.3,
+                _ => 0.05,
+            };
             assert!(mean < bound, "{architecture:?} reached {mean} only");
         }
     }

@@ -125,6 +125,12 @@ fn an_injected_fault_is_traced_to_its_layer_and_operation() {
                 (Architecture::Mamba, "out_proj.weight", "out_proj"),
                 (Architecture::ResNetBk, "router.bias", "router"),
                 (Architecture::ResNetBk, "output.weight", "output"),
+                (Architecture::ResNetBkAct, "router.bias", "router"),
+                (
+                    Architecture::ResNetBkScatter,
+                    "networks.3.down.bias",
+                    "experts",
+                ),
             ] {
                 let found = first(architecture, &device, name, poison);
                 assert_eq!(found, forward(operation), "{poison} in {name}");

@@ -1,11 +1,14 @@
-//! `resnetbk-mh`, whose shifts are learned, and `resnetbk-published`, which is not causal.
+//! `resnetbk-mh`, whose shifts are learned; `resnetbk-published`, which is not causal; `resnetbk-scatter` and
+//! `resnetbk-act`, whose tokens cost what they are.
 
 use bkbench::Error;
 use bkbench::config::{ModelConfig, TrainConfig};
 use bkbench::hardware::read;
 use bkbench::math::random::{Coordinate, Purpose, words};
 use bkbench::models::registry::{Architecture, Carry, matched_shapes};
-use bkbench::models::{BatchShape, BlockState, Forward, LanguageModel, weights};
+use bkbench::models::{BatchShape, BlockState, Forward, LanguageModel, Observer, weights};
+use bkbench::ops::ledger::Ledger;
+use bkbench::results::{FlopsCategory, FlopsPass};
 use bkbench::train::{Gradient, Objective, Sequences};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -36,10 +39,16 @@ fn tokens(n: usize) -> Vec<u32> {
     (0..n as u64).map(at).collect()
 }
 
-/// Cross-entropy alone: no load balance.
+/// Cross-entropy alone: no terms of routers.
 fn gradient(model: &LanguageModel) -> Gradient {
+    gradient_with(model, 0.0)
+}
+
+/// No load balance.
+fn gradient_with(model: &LanguageModel, act_penalty: f64) -> Gradient {
     let config = ModelConfig {
         load_balance_weight: 0.0,
+        act_penalty,
         ..ModelConfig::default()
     };
     let n = SHAPE.n_tokens();
@@ -264,4 +273,147 @@ fn a_state_of_another_model_is_refused() {
         let outcome = model.forward(&ids, states, &Forward::infer(SHAPE));
         assert!(matches!(outcome, Err(Error::CheckFailed(_))), "{outcome:?}");
     }
+}
+
+/// The mean over layers and tokens of the probability that a token is sent to some expert.
+#[derive(Debug, Default)]
+struct Activity(std::cell::RefCell<Vec<f64>>);
+
+impl Observer for Activity {
+    fn see(&self, _layer: usize, what: &'static str, values: Tensor<1>) {
+        if what == "router" {
+            let probabilities = read::doubles(values, "test").unwrap();
+            let of_none = probabilities.chunks(5).map(|row| row[4]);
+            self.0.borrow_mut().extend(of_none.map(|p| 1.0 - p));
+        }
+    }
+}
+
+fn activity(model: &LanguageModel) -> f64 {
+    let seen = Activity::default();
+    let model = model.valid();
+    let how = Forward {
+        observer: Some(&seen),
+        ..Forward::infer(SHAPE)
+    };
+    let ids = tokens(2 * SHAPE.n_tokens());
+    let states = model.initial_states(SHAPE.batch);
+    model
+        .forward(&ids[..SHAPE.n_tokens()], states, &how)
+        .unwrap();
+    let seen = seen.0.into_inner();
+    assert_eq!(seen.len(), 2 * SHAPE.n_tokens(), "layers x tokens");
+    seen.iter().sum::<f64>() / seen.len() as f64
+}
+
+#[test]
+fn computation_costs_its_penalty_times_the_mean_probability_of_an_expert() {
+    let model = model(Architecture::ResNetBkAct, &support::cpu().autodiff());
+    let start = moved(&model, "router.bias", 0, 0.0);
+    let of = |penalty| {
+        let gradient = gradient_with(&start, penalty);
+        gradient_of(&start, &gradient, "router.bias").unwrap()
+    };
+    let (free, charged) = (of(0.0), of(0.7));
+    let got = charged.iter().zip(&free).map(|(a, b)| a - b).collect();
+    let step = 1e-5;
+    let at = |element, step| activity(&moved(&model, "router.bias", element, step));
+    let slope = |k| 0.7 * (at(k, step) - at(k, -step)) / (2.0 * step);
+    let differences: Vec<f64> = (0..5).map(slope).collect();
+    assert!(differences[4] < -0.01, "{differences:?}");
+    let missed = misses(&[("gradient", got)], &[("gradient", differences)], 1e-6);
+    assert!(missed.is_empty(), "{missed:?}");
+}
+
+/// FLOPs of a forward pass, and the activations behind the last layer.
+fn counted(model: &LanguageModel) -> (u64, Vec<f64>) {
+    let ledger = Ledger::default();
+    let model = model.valid();
+    let ids = tokens(SHAPE.n_tokens());
+    let states = model.initial_states(SHAPE.batch);
+    let hidden = ledger.watch(|| model.forward(&ids, states, &Forward::infer(SHAPE)));
+    let flops = ledger.breakdown(SHAPE.batch, SHAPE.n_tokens());
+    (
+        flops.total().algorithmic,
+        support::values(hidden.unwrap().x),
+    )
+}
+
+#[test]
+fn tokens_that_go_to_no_expert_cost_nothing_and_get_nothing() {
+    for device in [support::cpu(), support::wgpu()] {
+        let model = model(Architecture::ResNetBkAct, &device.autodiff());
+        let with = |change: &dyn Fn(&str, &mut Vec<f32>)| {
+            let mut named = weights::named(&model).unwrap().into_iter();
+            weights::load(model.clone(), |name, _| {
+                let mut values = named.next().unwrap().values;
+                change(name, &mut values);
+                Ok(values)
+            })
+            .unwrap()
+        };
+        let to_none = |name: &str, values: &mut Vec<f32>| {
+            if name.ends_with("router.bias") {
+                values[4] = 100.0;
+            }
+        };
+        let idle = with(&to_none);
+        let no_experts = with(&|name, values| {
+            to_none(name, values);
+            if name.contains(".networks.") {
+                values.fill(7.0);
+            }
+        });
+        let ((some, _), (none, y)) = (counted(&model), counted(&idle));
+        assert_eq!(y, counted(&no_experts).1, "experts that nobody asks");
+        let shape = matched_shapes(
+            &[Architecture::ResNetBkAct],
+            &ModelConfig {
+                d_model: 16,
+                n_layers: 2,
+                ..ModelConfig::default()
+            },
+            VOCAB,
+        )
+        .unwrap()
+        .remove(0);
+        // Nothing but what the layers do without experts; head and loss were not asked for.
+        let by_formula = |rows: u64| -> u64 {
+            let ops = shape.forward_ops_as_routed(SHAPE, &[rows; 2]);
+            let body = ops.iter().filter(|(of, _)| *of != FlopsCategory::Head);
+            body.map(|(_, op)| op.cost(FlopsPass::Forward)).sum()
+        };
+        assert_eq!(none, by_formula(0));
+        assert!(none < some && some <= by_formula(SHAPE.n_tokens() as u64));
+        // It can be trained from there.
+        let gradient = gradient_with(&idle, 0.1);
+        assert!(gradient.norm.is_finite() && gradient.norm > 0.0);
+    }
+}
+
+#[test]
+fn the_phase_needs_no_parameters_and_its_gates_no_gradient() {
+    let model = model(Architecture::ResNetBkScatter, &support::cpu().autodiff());
+    let named = weights::named(&model).unwrap();
+    assert!(named.iter().all(|weight| !weight.name.contains("router")));
+    let gradient = gradient(&model);
+    let potential = gradient_of(&model, &gradient, "potential.weight").unwrap();
+    assert!(
+        potential.iter().any(|&d| d != 0.0),
+        "through the other branch"
+    );
+    // With that branch off, nothing is left of it.
+    let mut values = named.into_iter();
+    let cut = weights::load(model, |name, _| {
+        let weight = values.next().unwrap();
+        Ok(if name.ends_with("scale") {
+            vec![0.0]
+        } else {
+            weight.values
+        })
+    })
+    .unwrap();
+    let gradient = self::gradient(&cut);
+    let potential = gradient_of(&cut, &gradient, "potential.weight").unwrap();
+    assert!(potential.iter().all(|&d| d == 0.0));
 }

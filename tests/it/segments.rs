@@ -46,11 +46,12 @@ fn model(architecture: Architecture, device: &Device, dtype: DType) -> LanguageM
     LanguageModel::new(&shape, 11, &device.clone().autodiff()).map(&mut Cast(dtype))
 }
 
-/// With everything that could go wrong at a boundary: dropout, and a load balance that weighs as much as the loss.
+/// With everything that could go wrong at a boundary: dropout, and terms of routers that weigh as much as the loss.
 fn objective() -> Objective {
     let model = ModelConfig {
         dropout: 0.2,
         load_balance_weight: 1.0,
+        act_penalty: 1.0,
         ..ModelConfig::default()
     };
     let train = TrainConfig {

@@ -75,6 +75,9 @@ impl Number for Counting {
         Self(x)
     }
     function!(exp, ln, ln_1p, sqrt, abs);
+    fn atan2(self, other: Self) -> Self {
+        counted(Self(self.0.atan2(other.0)))
+    }
     fn max(self, other: Self) -> Self {
         counted(Self(Number::max(self.0, other.0)))
     }

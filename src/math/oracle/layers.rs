@@ -312,6 +312,33 @@ pub fn top_k<T: Number>(x: &[T], width: usize, k: usize) -> Vec<usize> {
     chosen
 }
 
+/// The part of (0, pi), cut into `n_experts` equal ones, in which the phase of each complex number of `g` lies, and where
+/// its size exceeds `threshold` the nearer part beside it.
+pub fn by_phase<T: Number>(
+    g: &[T],
+    n_experts: usize,
+    threshold: f64,
+) -> Vec<(usize, Option<usize>)> {
+    let scale = T::from_f64(n_experts as f64 / std::f64::consts::PI);
+    let part = |pair: &[T]| {
+        let position = pair[1].atan2(pair[0]) * scale;
+        let is_past = |&bound: &usize| position >= T::from_f64(bound as f64);
+        let first = (1..n_experts).filter(is_past).count();
+        let is_upper_half = position - T::from_f64(first as f64) >= T::from_f64(0.5);
+        let squared = pair[0] * pair[0] + pair[1] * pair[1];
+        let is_large = squared > T::from_f64(threshold * threshold);
+        let above = Some(first + 1).filter(|&part| part < n_experts);
+        let below = first.checked_sub(1);
+        let nearer = if is_upper_half {
+            above.or(below)
+        } else {
+            below.or(above)
+        };
+        (first, nearer.filter(|_| is_large))
+    };
+    g.chunks(2).map(part).collect()
+}
+
 /// Sum over rows and columns of `x` times a weight a column: with the fractions of all choices for weights, the
 /// load balance of a router.
 pub fn load_balance<T: Number>(x: &[T], weights: &[T]) -> T {

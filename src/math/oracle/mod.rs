@@ -49,6 +49,9 @@ pub trait Number:
     /// Absolute value.
     #[must_use]
     fn abs(self) -> Self;
+    /// Angle between the first axis and the point (`other`, `self`), in (-pi, pi].
+    #[must_use]
+    fn atan2(self, other: Self) -> Self;
     /// The larger of the two.
     #[must_use]
     fn max(self, other: Self) -> Self;
@@ -72,6 +75,9 @@ impl Number for f64 {
     }
     fn abs(self) -> Self {
         Self::abs(self)
+    }
+    fn atan2(self, other: Self) -> Self {
+        Self::atan2(self, other)
     }
     fn max(self, other: Self) -> Self {
         if other > self { other } else { self }

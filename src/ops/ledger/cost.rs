@@ -184,6 +184,13 @@ ops! {
         /// How many.
         k,
     }
+    /// Experts by the phase of a complex number and by its size.
+    PhaseRouting("phase_routing", Routing) {
+        /// Tokens.
+        rows,
+        /// Experts.
+        n_experts,
+    }
     /// Weighted sum of a router's probabilities.
     LoadBalance("load_balance", Routing) {
         /// Tokens.
@@ -386,6 +393,11 @@ impl Op {
                 // The first goes through all but one, each other one through one fewer.
                 SCALAR * rows as u64 * (0..k).map(|taken| (width - 1 - taken) as u64).sum::<u64>()
             }
+            Self::PhaseRouting { rows, n_experts } => {
+                // Phase, scaled; which part; how far in, above half or below; squared size, above its threshold.
+                let size = SCALAR + MULTIPLY_ADD + SCALAR;
+                rows as u64 * (2 * SCALAR + SCALAR * (n_experts as u64 - 1) + 2 * SCALAR + size)
+            }
             Self::LoadBalance { rows, width } => {
                 SCALAR * product(&[rows, width]) + MULTIPLY_ADD * width as u64
             }
@@ -401,6 +413,7 @@ impl Op {
         let product = |sizes: &[usize]| sizes.iter().map(|&size| size as u64).product::<u64>();
         match self {
             Self::TopK { .. }
+            | Self::PhaseRouting { .. }
             | Self::Add { .. }
             | Self::ScaledSum { .. }
             | Self::SquaredNorm { .. }
