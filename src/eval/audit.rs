@@ -3,7 +3,7 @@
 
 use crate::math::random::{Coordinate, Purpose, words};
 use crate::models::weights::Weight;
-use crate::models::{BatchShape, LanguageModel};
+use crate::models::{BatchShape, Choices, Forward, LanguageModel};
 use crate::results::{Finding, Finite, Leak, LeakSearch};
 use crate::{Error, Result, hardware::read};
 
@@ -11,7 +11,7 @@ use crate::{Error, Result, hardware::read};
 const LOGIT_TOLERANCE: f64 = 1e-5;
 /// Random positions to cut at, beside the first, the middle and the last.
 const RANDOM_CUTS: u32 = 5;
-/// A leak shows in further texts too; a router's tie that rounding decided does not.
+/// A router that looks ahead flips in further texts too; a tie that rounding decides does not.
 const FURTHER_TEXTS: u32 = 2;
 /// Rows of logits that exist at once on the device.
 const LOGIT_ROWS: usize = 128;
@@ -27,26 +27,50 @@ pub fn n_tokens(seq_lengths: &[usize]) -> usize {
     longest.unwrap_or(MAX_TOKENS).min(MAX_TOKENS)
 }
 
-/// Logits `[tokens, vocab]`, row-major, of one sequence from its start.
-pub type Logits<'a> = dyn Fn(&[u32]) -> Result<Vec<f32>> + 'a;
+/// One sequence from its start.
+#[derive(Debug, Clone, Default)]
+pub struct Scored {
+    /// Logits `[tokens, vocab]`, row-major.
+    pub logits: Vec<f32>,
+    /// Where the layers sent the tokens; none for a layer that does not route.
+    pub choices: Vec<Option<Choices>>,
+    /// Positions at which a layer would have chosen otherwise than it was told, layer by layer.
+    pub flips: Vec<usize>,
+}
 
-/// The [`Logits`] of `model`, which is without autodiff.
+/// A sequence, and the choices that its first tokens are to take, layer by layer; their own where there are none.
+pub type Scores<'a> = dyn Fn(&[u32], &[Option<Choices>]) -> Result<Scored> + 'a;
+
+/// The [`Scores`] of `model`, which is without autodiff.
 ///
 /// # Errors
 /// Token ids outside the vocabulary, or a device that fails.
-pub fn logits(model: &LanguageModel, tokens: &[u32]) -> Result<Vec<f32>> {
+pub fn scores(model: &LanguageModel, tokens: &[u32], pinned: &[Option<Choices>]) -> Result<Scored> {
     let shape = BatchShape {
         batch: 1,
         seq_len: tokens.len(),
     };
-    let hidden = model.infer(tokens, shape, model.initial_states(1))?;
+    let how = Forward {
+        pinned,
+        ..Forward::infer(shape)
+    };
+    let hidden = model.forward(tokens, model.initial_states(1), &how)?;
     let mut logits = Vec::new();
     for first in (0..tokens.len()).step_by(LOGIT_ROWS) {
         let rows = LOGIT_ROWS.min(tokens.len() - first);
         let scores = model.logits(hidden.x.clone().narrow(0, first, rows))?;
         logits.extend(read::floats(scores, "reading logits")?);
     }
-    Ok(logits)
+    let (mut choices, mut flips) = (Vec::new(), Vec::new());
+    for routing in hidden.routing {
+        flips.extend(routing.iter().flat_map(|routing| &routing.flips));
+        choices.push(routing.map(|routing| routing.choices));
+    }
+    Ok(Scored {
+        logits,
+        choices,
+        flips,
+    })
 }
 
 /// Both searches for leaks in `model`, which is without autodiff: [`causality`] and [`truncation`].
@@ -59,21 +83,22 @@ pub fn leaks(
     n_tokens: usize,
     seed: u64,
 ) -> Result<Vec<Finding>> {
-    let logits = |tokens: &[u32]| logits(model, tokens);
+    let scores = |tokens: &[u32], pinned: &[Option<Choices>]| scores(model, tokens, pinned);
     Ok(vec![
-        causality(&logits, vocab_size, n_tokens, seed)?,
-        truncation(&logits, vocab_size, n_tokens, seed)?,
+        causality(&scores, vocab_size, n_tokens, seed)?,
+        truncation(&scores, vocab_size, n_tokens, seed)?,
     ])
 }
 
-/// Replaces all tokens from a cut on and looks for earlier logits that move.
+/// Replaces all tokens from a cut on and looks for earlier logits that move, the choices of earlier tokens kept as they
+/// were before. Choices that come out otherwise are counted: a leak where other texts show some too.
 ///
 /// The texts are random tokens below `vocab_size`, at least 2, drawn from `seed`; `n_tokens` is their length.
 ///
 /// # Errors
-/// What `logits` returns.
+/// What `scores` returns.
 pub fn causality(
-    logits: &Logits<'_>,
+    scores: &Scores<'_>,
     vocab_size: usize,
     n_tokens: usize,
     seed: u64,
@@ -93,7 +118,7 @@ pub fn causality(
         |i: u32| 1 + draw(seed, 1 << 17, u64::from(i)) as usize % n_tokens.saturating_sub(1).max(1);
     cuts.extend((0..RANDOM_CUTS).map(random));
     let search = Search {
-        logits,
+        scores,
         vocab_size,
         n_tokens,
         seed,
@@ -105,15 +130,15 @@ pub fn causality(
 /// [`causality`].
 ///
 /// # Errors
-/// What `logits` returns.
+/// What `scores` returns.
 pub fn truncation(
-    logits: &Logits<'_>,
+    scores: &Scores<'_>,
     vocab_size: usize,
     n_tokens: usize,
     seed: u64,
 ) -> Result<Finding> {
     let search = Search {
-        logits,
+        scores,
         vocab_size,
         n_tokens,
         seed,
@@ -125,18 +150,20 @@ pub fn truncation(
 }
 
 struct Search<'a> {
-    logits: &'a Logits<'a>,
+    scores: &'a Scores<'a>,
     vocab_size: usize,
     n_tokens: usize,
     seed: u64,
 }
 
-/// How far the logits before a cut moved.
+/// What became of the positions before a cut.
 struct Moved {
-    /// Relative to the largest logit.
+    /// How far logits moved, relative to the largest logit.
     largest: f64,
-    /// First position that moved by more than rounding.
+    /// First position whose logits moved by more than rounding.
     earliest: Option<usize>,
+    /// Positions at which a layer would have chosen otherwise.
+    flips: Vec<usize>,
 }
 
 impl Search<'_> {
@@ -149,32 +176,29 @@ impl Search<'_> {
         cuts.sort_unstable();
         cuts.dedup();
         let text = self.text(0);
-        let whole = (self.logits)(&text)?;
+        let whole = (self.scores)(&text, &[])?;
         let mut largest = 0.0_f64;
         let mut leak: Option<Leak> = None;
-        let mut n_not_reproduced = 0;
+        let mut n_flips = 0;
         for &cut in &cuts {
             let moved = self.moved(&whole, &alter(&text, cut), cut)?;
+            n_flips += moved.flips.len();
             // `max` would drop a NaN.
             largest = if moved.largest <= largest {
                 largest
             } else {
                 moved.largest
             };
-            let Some(earliest) = moved.earliest else {
-                continue;
-            };
-            let mut again = false;
-            for number in 1..=FURTHER_TEXTS {
-                let text = self.text(number);
-                let whole = (self.logits)(&text)?;
-                let moved = self.moved(&whole, &alter(&text, cut), cut)?;
-                again |= moved.earliest.is_some();
+            let mut earliest = moved.earliest;
+            if let Some(&flipped) = moved.flips.iter().min()
+                && earliest.is_none_or(|earliest| flipped < earliest)
+                && self.flips_elsewhere(cut, alter)?
+            {
+                earliest = Some(flipped);
             }
+            let Some(earliest) = earliest else { continue };
             let first_offset = i64::try_from(cut - earliest).map_or(i64::MIN, |back| -back);
-            if !again {
-                n_not_reproduced += 1;
-            } else if leak.is_none_or(|leak| first_offset < leak.first_offset) {
+            if leak.is_none_or(|leak| first_offset < leak.first_offset) {
                 leak = Some(Leak { first_offset, cut });
             }
         }
@@ -183,8 +207,25 @@ impl Search<'_> {
             cuts,
             largest_change: Finite::new(largest),
             leak,
-            n_not_reproduced,
+            n_flips,
         })
+    }
+
+    /// Whether choices before `cut` come out otherwise in another text, too.
+    fn flips_elsewhere(
+        &self,
+        cut: usize,
+        alter: &dyn Fn(&[u32], usize) -> Vec<u32>,
+    ) -> Result<bool> {
+        for number in 1..=FURTHER_TEXTS {
+            let text = self.text(number);
+            let whole = (self.scores)(&text, &[])?;
+            let moved = self.moved(&whole, &alter(&text, cut), cut)?;
+            if !moved.flips.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn text(&self, number: u32) -> Vec<u32> {
@@ -192,8 +233,15 @@ impl Search<'_> {
         (0..self.n_tokens as u64).map(token).collect()
     }
 
-    fn moved(&self, whole: &[f32], altered: &[u32], cut: usize) -> Result<Moved> {
-        let altered = (self.logits)(altered)?;
+    /// The positions before `cut`, sent where those of `whole` went, beside `altered` tokens.
+    fn moved(&self, whole: &Scored, altered: &[u32], cut: usize) -> Result<Moved> {
+        let layers = whole.choices.iter();
+        let pinned: Vec<_> = layers
+            .map(|choices| choices.as_ref().map(|choices| choices.first(cut)))
+            .collect();
+        let altered = (self.scores)(altered, &pinned)?;
+        let (whole, flips) = (&whole.logits, altered.flips);
+        let altered = altered.logits;
         let rows = |logits: &[f32]| {
             let n = logits.len() / self.vocab_size;
             if n < cut {
@@ -210,6 +258,7 @@ impl Search<'_> {
         let mut moved = Moved {
             largest: 0.0,
             earliest: None,
+            flips,
         };
         let positions = whole
             .chunks(self.vocab_size)

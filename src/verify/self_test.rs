@@ -11,7 +11,7 @@ use crate::hardware::read;
 use crate::math::oracle;
 use crate::math::random::{Coordinate, Purpose, normal_vec};
 use crate::models::registry::{Architecture, ModelShape, matched_shapes};
-use crate::models::{BatchShape, LanguageModel, weights};
+use crate::models::{BatchShape, Choices, LanguageModel, weights};
 use crate::ops::causal_conv::{self, Activation};
 use crate::ops::non_finite;
 use crate::results::{AuditCheck, NonFinite, Verdict};
@@ -199,8 +199,9 @@ fn not_finite_step(device: &Device) -> Result<()> {
 fn leak(device: &Device) -> Result<()> {
     let is_causal = |architecture| {
         let model = LanguageModel::new(&shape(architecture)?, 5, device);
-        let logits = |tokens: &[u32]| audit::logits(&model, tokens);
-        let finding = audit::causality(&logits, VOCAB, TOKENS, 5)?;
+        let scores =
+            |tokens: &[u32], pinned: &[Option<Choices>]| audit::scores(&model, tokens, pinned);
+        let finding = audit::causality(&scores, VOCAB, TOKENS, 5)?;
         Ok::<_, Error>(AuditCheck::from(finding).verdict == Verdict::Pass)
     };
     require(is_causal(Architecture::ResNetBk)?, || {

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use assert_cmd::Command;
 use bkbench::config::ModelConfig;
-use bkbench::eval::audit::{causality, gradient, initial_loss, leaks, logits, truncation};
-use bkbench::models::LanguageModel;
+use bkbench::eval::audit::{Scored, causality, gradient, initial_loss, leaks, scores, truncation};
 use bkbench::models::registry::{Architecture, ModelShape, matched_shapes};
+use bkbench::models::{Choices, LanguageModel};
 use bkbench::results::{
     AuditCheck, AuditReport, AuditedWeights, Finding, Finite, Leak, RunRecord, Verdict, Warning,
 };
@@ -18,9 +18,11 @@ use crate::{made_up, support};
 
 const VOCAB: usize = 47;
 const N: usize = 90;
-const CAUSAL: [Architecture; 5] = [
+const CAUSAL: [Architecture; 7] = [
     Architecture::ResNetBk,
     Architecture::ResNetBkMh,
+    Architecture::ResNetBkScatter,
+    Architecture::ResNetBkAct,
     Architecture::Mamba,
     Architecture::NoMixer,
     Architecture::Transformer,
@@ -65,15 +67,15 @@ fn every_model_is_causal_on_both_devices() {
 /// Logits of a causal model, each position's then altered by `fault(own, position, all)`.
 fn faulty(
     fault: impl Fn(&mut [f32], usize, &[f32]),
-) -> impl Fn(&[u32]) -> bkbench::Result<Vec<f32>> {
+) -> impl Fn(&[u32], &[Option<Choices>]) -> bkbench::Result<Scored> {
     let model = LanguageModel::new(&shape(Architecture::Mamba), 1, &support::cpu());
-    move |tokens| {
-        let clean = logits(&model, tokens)?;
-        let mut altered = clean.clone();
-        for (position, own) in altered.chunks_mut(VOCAB).enumerate() {
+    move |tokens, pinned| {
+        let mut scored = scores(&model, tokens, pinned)?;
+        let clean = scored.logits.clone();
+        for (position, own) in scored.logits.chunks_mut(VOCAB).enumerate() {
             fault(own, position, &clean);
         }
-        Ok(altered)
+        Ok(scored)
     }
 }
 
@@ -148,29 +150,73 @@ fn logits_that_are_not_finite_do_not_pass() {
     }
 }
 
-/// What a router does when rounding decides a tie: in one text some logits move, in no other.
+/// What routers do when rounding decides ties: choices flip in one text and in no other. One that looks ahead flips in
+/// all of them.
 #[test]
-fn a_change_that_no_other_text_shows_is_counted_and_is_no_leak() {
+fn flips_are_counted_and_only_those_that_other_texts_show_are_a_leak() {
     use std::cell::RefCell;
-    let first: RefCell<Option<Vec<u32>>> = RefCell::new(None);
     let clean = faulty(|_, _, _| {});
-    let flips = |tokens: &[u32]| {
-        let mut logits = clean(tokens)?;
-        let mut first = first.borrow_mut();
-        let first = first.get_or_insert_with(|| tokens.to_vec());
-        let is_altered_first = tokens != first && tokens[..N / 2] == first[..N / 2];
-        if is_altered_first {
-            logits[5 * VOCAB] += 1.0;
+    for looks_ahead in [false, true] {
+        let first: RefCell<Option<Vec<u32>>> = RefCell::new(None);
+        let flips = |tokens: &[u32], pinned: &[Option<Choices>]| {
+            let mut scored = clean(tokens, pinned)?;
+            let mut first = first.borrow_mut();
+            let first = first.get_or_insert_with(|| tokens.to_vec());
+            let is_altered = !pinned.is_empty();
+            if is_altered && (looks_ahead || tokens[0] == first[0]) {
+                scored.flips = vec![0, 0];
+            }
+            Ok(scored)
+        };
+        let finding = causality(&flips, VOCAB, N, 1).unwrap();
+        let Finding::Causality(search) = &finding else {
+            panic!("{finding:?}");
+        };
+        assert_eq!(search.n_flips, 2 * search.cuts.len());
+        let line = AuditCheck::from(finding.clone()).to_string();
+        if looks_ahead {
+            let leak = search.leak.expect("a leak");
+            assert_eq!((leak.first_offset, leak.cut), (-89, 89));
+            assert!(line.starts_with("fail  "), "{line}");
+        } else {
+            assert_eq!(search.leak, None);
+            assert!(line.starts_with("warn  "), "{line}");
+            assert!(
+                line.contains("flips of routers in this text alone"),
+                "{line}"
+            );
         }
-        Ok(logits)
-    };
-    let finding = causality(&flips, VOCAB, N, 1).unwrap();
-    let Finding::Causality(search) = &finding else {
-        panic!("{finding:?}");
-    };
-    assert_eq!(search.leak, None);
-    assert!(search.n_not_reproduced > 0);
-    assert_eq!(verdict(finding), Verdict::Warn);
+    }
+}
+
+#[test]
+fn choices_are_pinned_and_told_apart_from_what_the_logits_do() {
+    for architecture in [
+        Architecture::ResNetBk,
+        Architecture::ResNetBkScatter,
+        Architecture::ResNetBkAct,
+    ] {
+        let model = LanguageModel::new(&shape(architecture), 1, &support::cpu());
+        let tokens: Vec<u32> = (0..60).map(|i| i * 11 % VOCAB as u32).collect();
+        let other: Vec<u32> = (0..60).map(|i| i * 17 % VOCAB as u32).collect();
+        let free = scores(&model, &tokens, &[]).unwrap();
+        assert!(free.flips.is_empty());
+        // Pinned to its own choices it says the same, to those of another text something else.
+        let own = scores(&model, &tokens, &free.choices).unwrap();
+        assert_eq!((own.flips.len(), &own.logits), (0, &free.logits));
+        let foreign = scores(&model, &other, &[]).unwrap().choices;
+        let pinned = scores(&model, &tokens, &foreign).unwrap();
+        assert!(!pinned.flips.is_empty(), "{architecture:?}");
+        assert_ne!(pinned.logits, free.logits, "{architecture:?}");
+        assert_eq!(pinned.choices, foreign);
+        // Of a few tokens alone, the others choose as before.
+        let few: Vec<_> = foreign
+            .iter()
+            .map(|layer| layer.as_ref().map(|choices| choices.first(3)))
+            .collect();
+        let pinned = scores(&model, &tokens, &few).unwrap();
+        assert!(pinned.flips.iter().all(|&position| position < 3));
+    }
 }
 
 #[test]
@@ -485,7 +531,7 @@ fn a_model_that_is_not_causal_stands_apart() {
             first_offset: -1,
             cut: 1,
         }),
-        n_not_reproduced: 0,
+        n_flips: 0,
     };
     record.audits.push(AuditReport {
         model: "mamba".into(),

@@ -268,7 +268,7 @@ pub(crate) fn leak(record: &mut RunRecord, model: &str) {
             first_offset: -1,
             cut: 4,
         }),
-        n_not_reproduced: 0,
+        n_flips: 0,
     });
     record.audits.push(AuditReport {
         model: model.into(),

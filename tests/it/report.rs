@@ -421,7 +421,7 @@ fn seeds_that_diverged_or_leak_are_named() {
                     first_offset: -1,
                     cut: 4,
                 }),
-                n_not_reproduced: 0,
+                n_flips: 0,
             })
             .into(),
         ],
