@@ -108,6 +108,7 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
             "carry": loaded.shape.architecture.carry() == Carry::Finite,
             "segment": segment,
             "evaluation": held_out.evaluation,
+            "forward_flops_per_token": held_out.flops,
             "nll_by_position": held_out.nll_by_position,
             "last_quarter": held_out.last_quarter,
             "seconds": seconds,
@@ -189,6 +190,12 @@ fn print(args: &Args, loaded: &Loaded, tokenizer: &Tokenizer, held_out: &HeldOut
         None => println!("token perplexity  beyond the largest number"),
     }
     println!("bits per byte     {:.4}", evaluation.bits_per_byte.get());
+    let flops = held_out.flops;
+    println!(
+        "FLOPs per token   {}, {} without head",
+        Count(flops.with_head.get().round() as u64),
+        Count(flops.without_head.get().round() as u64)
+    );
     if let Some(useful) = held_out.last_quarter {
         println!(
             "\nlast quarter of the windows: {:.4} nats per token, {:.4} with the state reset 1,024 tokens before it",

@@ -4,7 +4,8 @@
 use crate::data::{Tokens, eval_windows};
 use crate::hardware::read;
 use crate::models::{BatchShape, LanguageModel};
-use crate::results::{Evaluation, PositionBucket, UsefulContext};
+use crate::ops::ledger::Ledger;
+use crate::results::{Evaluation, FlopsPerToken, PositionBucket, UsefulContext};
 use crate::{Error, Result};
 
 /// Windows of this many tokens together go through the model at once.
@@ -24,6 +25,8 @@ pub fn windows_at_once(len: usize) -> usize {
 pub struct HeldOut {
     /// All of it.
     pub evaluation: Evaluation,
+    /// What its forward pass took.
+    pub flops: FlopsPerToken,
     /// The same tokens by their position in the window.
     pub nll_by_position: Vec<PositionBucket>,
     /// The last quarters of the whole windows, with and without far context; absent for fewer than two windows, and
@@ -57,17 +60,20 @@ impl Evaluator<'_> {
         let mut with_state = vec![0.0; windows.len()];
         // Windows are equal but for the last one, which goes alone.
         let mut first = 0;
+        let ledger = Ledger::default();
         for group in windows.chunk_by(|a, b| a.len() == b.len()) {
             let starts: Vec<usize> = group.iter().map(|window| window.start).collect();
-            self.score(tokens, &starts, group[0].len(), |row, position, nll| {
+            let visit = |row: usize, position: usize, nll: f64| {
                 octaves.add(position, nll);
                 if position >= quarter {
                     with_state[first + row] += nll;
                 }
-            })?;
+            };
+            ledger.watch(|| self.score(tokens, &starts, group[0].len(), visit))?;
             first += group.len();
         }
         let (nll_sum_nats, n_tokens) = octaves.total();
+        let flops = ledger.breakdown(windows.len(), n_tokens as usize);
         let not_finite = || {
             Error::CheckFailed(format!(
                 "the held-out loss is not finite ({nll_sum_nats} nats)"
@@ -99,6 +105,7 @@ impl Evaluator<'_> {
         Ok(HeldOut {
             evaluation: Evaluation::new(nll_sum_nats, n_tokens, n_bytes, window)
                 .ok_or_else(not_finite)?,
+            flops: FlopsPerToken::of(&flops),
             nll_by_position: octaves.buckets(window).ok_or_else(not_finite)?,
             last_quarter,
         })

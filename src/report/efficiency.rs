@@ -47,8 +47,8 @@ pub(super) fn ratio(record: &RunRecord) -> String {
 pub(super) fn rows(record: &RunRecord) -> Vec<[String; 11]> {
     let unit = record.config.efficiency.budget_unit;
     let row = |point: &EfficiencyPoint| {
-        let at = &point.at;
-        let used = 100.0 * at.used(unit) / at.budget.get();
+        let (at, forward) = (&point.at, point.forward_flops_per_token());
+        let used = 100.0 * point.used(unit) / at.budget.get();
         let flops = |estimate: Option<Estimate>| {
             estimate.map_or("-".into(), |estimate| format!("{:.3e}", estimate.mean))
         };
@@ -56,8 +56,8 @@ pub(super) fn rows(record: &RunRecord) -> Vec<[String; 11]> {
             format!("{:e}", at.budget.get()),
             point.model.clone(),
             format!("{} x {}", at.n_layers, at.d_model),
-            format!("{:.4e}", at.forward_flops_per_token.get()),
-            format!("{:.4e}", at.forward_flops_per_token_without_head.get()),
+            format!("{:.4e}", forward.with_head.get()),
+            format!("{:.4e}", forward.without_head.get()),
             format!("{used:.1} %"),
             format!("{:.3e}", at.training_flops_total.get()),
             estimate(point.token_perplexity, 3),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, Finite, Outcome, RunRecord};
+use super::{Cell, Finite, FlopsPerToken, Outcome, RunRecord};
 use crate::config::BudgetUnit;
 use crate::stats::{Estimate, Interval, bootstrap};
 
@@ -50,6 +50,10 @@ pub struct EfficiencyPoint {
     pub model: String,
     /// The budget and the shape.
     pub at: AtBudget,
+    /// FLOPs of a forward pass over the held-out text; absent for a model whose cost does not depend on the tokens: it
+    /// takes what [`EfficiencyPoint::at`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<FlopsPerToken>,
     /// Seeds that completed.
     pub n_seeds: usize,
     /// Held-out loss, nats per token.
@@ -65,6 +69,24 @@ pub struct EfficiencyPoint {
     /// The worst last smoothed training loss under this budget among the completed cells of all models: what all of
     /// them reached. A loss of training, comparable at equal data only.
     pub target_nats: Option<Finite>,
+}
+
+impl EfficiencyPoint {
+    /// FLOPs of a forward pass a token, measured where they depend on it.
+    pub fn forward_flops_per_token(&self) -> FlopsPerToken {
+        self.measured.unwrap_or(FlopsPerToken {
+            with_head: self.at.forward_flops_per_token,
+            without_head: self.at.forward_flops_per_token_without_head,
+        })
+    }
+
+    /// What it uses, in `unit`. Training FLOPs that depend on the tokens are the most there can be.
+    pub fn used(&self, unit: BudgetUnit) -> f64 {
+        match unit {
+            BudgetUnit::ForwardFlopsPerToken => self.forward_flops_per_token().with_head.get(),
+            BudgetUnit::TrainingFlopsTotal => self.at.used(unit),
+        }
+    }
 }
 
 /// FLOPs of the second model over those of the first at equal held-out loss.
@@ -104,7 +126,7 @@ pub(super) fn points(record: &RunRecord) -> Vec<EfficiencyPoint> {
             points.push(point(&cells, &cell.model, at));
         }
     }
-    let place = |point: &EfficiencyPoint| Some((point.at.used(unit), point.nll_nats?.mean));
+    let place = |point: &EfficiencyPoint| Some((point.used(unit), point.nll_nats?.mean));
     let on_front = |point: &EfficiencyPoint| {
         let of_model = points.iter().filter(|other| other.model == point.model);
         let places: Vec<(f64, f64)> = of_model.filter_map(place).collect();
@@ -136,6 +158,7 @@ fn point(cells: &[&Cell], model: &str, at: AtBudget) -> EfficiencyPoint {
     EfficiencyPoint {
         model: model.to_owned(),
         at,
+        measured: FlopsPerToken::mean(of_model.iter().filter_map(|cell| measured(cell))),
         n_seeds: of_model.len(),
         nll_nats: over_seeds(&nll),
         token_perplexity: over_seeds(&|cell| Some(cell.evaluation()?.token_perplexity?.get())),
@@ -144,6 +167,11 @@ fn point(cells: &[&Cell], model: &str, at: AtBudget) -> EfficiencyPoint {
         training_flops_to_target: over_seeds(&|cell| flops_to(cell, target?)),
         target_nats: target.and_then(Finite::new),
     }
+}
+
+/// FLOPs of the forward pass over the held-out text, where they depend on it.
+fn measured(cell: &Cell) -> Option<FlopsPerToken> {
+    cell.metrics.as_ref()?.forward_flops_per_token
 }
 
 /// Held-out loss, nats per token.
@@ -230,7 +258,11 @@ fn curve(record: &RunRecord, model: &str, budgets: &[f64], seed: u64) -> Option<
     };
     let point = |&budget: &f64| {
         let cell = cells_under(record, model, budget).find(|cell| cell.seed == seed)?;
-        Some((cell.at_budget?.used(unit).ln(), nll(cell)?))
+        let used = match (unit, measured(cell)) {
+            (BudgetUnit::ForwardFlopsPerToken, Some(flops)) => flops.with_head.get(),
+            _ => cell.at_budget?.used(unit),
+        };
+        Some((used.ln(), nll(cell)?))
     };
     let budgets = budgets.iter().filter(|&&budget| within_reach(budget));
     budgets.map(point).collect()
@@ -247,7 +279,7 @@ fn cells_under<'a>(
     of_model.filter(move |cell| cell.at_budget.map(|at| at.budget) == budget)
 }
 
-/// Losses averaged point by point over curves with the same FLOPs.
+/// Curves averaged point by point.
 fn mean_curve<'a>(curves: impl Iterator<Item = &'a [(f64, f64)]>) -> Vec<(f64, f64)> {
     let mut sum: Vec<(f64, f64)> = Vec::new();
     let mut n = 0.0;
@@ -257,12 +289,13 @@ fn mean_curve<'a>(curves: impl Iterator<Item = &'a [(f64, f64)]>) -> Vec<(f64, f
             sum = curve.to_vec();
         } else {
             for (total, point) in sum.iter_mut().zip(curve) {
+                total.0 += point.0;
                 total.1 += point.1;
             }
         }
     }
     sum.into_iter()
-        .map(|(flops, loss)| (flops, loss / n))
+        .map(|(flops, loss)| (flops / n, loss / n))
         .collect()
 }
 

@@ -7,6 +7,8 @@ use std::ops::{Add, AddAssign};
 
 use serde::{Deserialize, Serialize};
 
+use super::Finite;
+
 /// What counts as how many operations. Every figure in [`FlopsBreakdown`] is made of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -192,6 +194,44 @@ impl FlopsBreakdown {
     /// Everything but logits and loss.
     pub fn without_head(&self) -> Flops {
         self.of(|row| row.category != FlopsCategory::Head)
+    }
+}
+
+/// FLOPs of a forward pass a token, [`Flops::algorithmic`] ones.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlopsPerToken {
+    /// Logits and their cross-entropy included.
+    pub with_head: Finite,
+    /// Up to the final norm.
+    pub without_head: Finite,
+}
+
+impl FlopsPerToken {
+    /// Of what was registered.
+    pub fn of(breakdown: &FlopsBreakdown) -> Self {
+        let per_token = |flops: Flops| {
+            let per_token = flops.algorithmic as f64 / breakdown.n_tokens as f64;
+            Finite::new(per_token).unwrap_or_default()
+        };
+        Self {
+            with_head: per_token(breakdown.total()),
+            without_head: per_token(breakdown.without_head()),
+        }
+    }
+
+    /// Mean of several; `None` of none.
+    pub fn mean(several: impl Iterator<Item = Self>) -> Option<Self> {
+        let (mut n, mut with_head, mut without_head) = (0.0, 0.0, 0.0);
+        for flops in several {
+            n += 1.0;
+            with_head += flops.with_head.get();
+            without_head += flops.without_head.get();
+        }
+        Some(Self {
+            with_head: Finite::new(with_head / n)?,
+            without_head: Finite::new(without_head / n)?,
+        })
     }
 }
 

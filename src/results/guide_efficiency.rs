@@ -15,7 +15,7 @@ const PREFIX: &str = "flops_";
 pub struct EfficiencyEntry {
     /// Held-out perplexity per token.
     pub ppl: Option<f64>,
-    /// FLOPs of a forward pass a token, head included.
+    /// FLOPs of a forward pass a token, head included; measured on the held-out text where they depend on it.
     pub avg_flops_per_token: f64,
     /// The same without the head; this and what follows is more than the guide has.
     #[serde(default)]
@@ -48,14 +48,12 @@ impl EfficiencyGuide {
     /// The points of a record.
     pub fn new(record: &RunRecord) -> Self {
         let entry = |point: &EfficiencyPoint| {
-            let ppl = point.token_perplexity;
+            let (ppl, flops) = (point.token_perplexity, point.forward_flops_per_token());
             let interval = ppl.and_then(|ppl| ppl.interval);
             EfficiencyEntry {
                 ppl: ppl.map(|ppl| ppl.mean),
-                avg_flops_per_token: point.at.forward_flops_per_token.get(),
-                flops_per_token_without_head: Some(
-                    point.at.forward_flops_per_token_without_head.get(),
-                ),
+                avg_flops_per_token: flops.with_head.get(),
+                flops_per_token_without_head: Some(flops.without_head.get()),
                 training_flops_total: Some(point.at.training_flops_total.get()),
                 bits_per_byte: point.bits_per_byte.map(|it| it.mean),
                 n_seeds: Some(point.n_seeds),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finite, KernelError, Memory};
+use super::{Finite, FlopsPerToken, KernelError, Memory};
 use crate::stats::{self, Estimate};
 
 /// Part of the steps, at the end, over which the final loss is the mean.
@@ -41,6 +41,10 @@ pub struct LongContextMetrics {
     pub evaluation: Option<Evaluation>,
     /// The loss of that text by the position in the window; empty where there is no evaluation.
     pub nll_by_position: Vec<PositionBucket>,
+    /// FLOPs of the forward pass over that text; absent where there is no evaluation, and for a model whose cost does not
+    /// depend on the tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forward_flops_per_token: Option<FlopsPerToken>,
     /// What far context is worth at the end of the held-out windows; absent where it was not measured.
     pub last_quarter: Option<UsefulContext>,
     /// The kernels against the oracle on the trained model's own tensors, over one training window; empty

@@ -67,8 +67,8 @@ pub use difference::Difference;
 pub use efficiency::{AtBudget, EfficiencyPoint, EfficiencyRatio};
 pub use finite::Finite;
 pub use flops::{
-    COSTS, CostTable, Flops, FlopsAgreement, FlopsBreakdown, FlopsCategory, FlopsPass, FlopsReport,
-    FlopsRow,
+    COSTS, CostTable, Flops, FlopsAgreement, FlopsBreakdown, FlopsCategory, FlopsPass,
+    FlopsPerToken, FlopsReport, FlopsRow,
 };
 pub use guide::{GuideEntry, GuideFile, GuideResults};
 pub use guide_efficiency::{EfficiencyEntry, EfficiencyGuide};

@@ -13,8 +13,8 @@ use bkbench::report::document::Document;
 use bkbench::report::efficiency::table;
 use bkbench::report::plot::efficiency::{Options, draw};
 use bkbench::results::{
-    AtBudget, Claim, ClaimVerdict, Evaluation, Finite, Judgement, Outcome, ResultsFile, RunRecord,
-    Warning, comparisons, judge,
+    AtBudget, Claim, ClaimVerdict, EfficiencyGuide, Evaluation, Finite, FlopsPerToken, Judgement,
+    Outcome, ResultsFile, RunRecord, Warning, comparisons, judge,
 };
 
 use crate::{made_up, support};
@@ -147,6 +147,31 @@ fn the_ratio_of_flops_at_equal_perplexity_comes_back() {
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<RunRecord>(&text).unwrap(), record);
     }
+}
+
+#[test]
+fn flops_that_were_measured_stand_for_the_most_there_can_be() {
+    // `mamba` in the place of a model that takes half of what its shapes may.
+    let record = made_up::changed(&record(1.5), |cell| {
+        if cell.model == "mamba" {
+            let most = cell.at_budget.unwrap().forward_flops_per_token.get();
+            let off = 1.0 + 0.01 * (cell.seed as f64 - 44.0);
+            let flops = Finite::new(0.5 * most * off).unwrap();
+            cell.metrics.as_mut().unwrap().forward_flops_per_token = Some(FlopsPerToken {
+                with_head: flops,
+                without_head: flops,
+            });
+        }
+        true
+    });
+    let ratio = record.efficiency_ratio.clone().unwrap().ratio.get();
+    assert!((ratio - 0.75).abs() < 1e-3, "{ratio}");
+    let guide = EfficiencyGuide::new(&record).to_json();
+    let flops = |model: &str| guide["flops_2e6"][model]["avg_flops_per_token"].as_f64();
+    assert!((flops("mamba").unwrap() / (0.97 * 2e6 * 0.75) - 1.0).abs() < 1e-9);
+    assert_eq!(flops("resnetbk"), Some(0.97 * 2e6));
+    let table = table(&record).unwrap();
+    assert!(table.contains("1.4550e6"), "{table}");
 }
 
 /// Moves the losses of `mamba` by so many nats, and a little more or less by seed.

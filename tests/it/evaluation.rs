@@ -4,7 +4,7 @@ use bkbench::config::ModelConfig;
 use bkbench::data::Tokens;
 use bkbench::eval::{Evaluator, HeldOut};
 use bkbench::math::random::{Coordinate, Purpose, words};
-use bkbench::models::registry::{Architecture, Carry, matched_shapes};
+use bkbench::models::registry::{Architecture, Carry, ModelShape, matched_shapes};
 use bkbench::models::{BatchShape, LanguageModel};
 
 use crate::support;
@@ -16,16 +16,19 @@ fn text(n: usize) -> Tokens {
     Tokens::from_ids(&(0..n as u64).map(id).collect::<Vec<_>>(), VOCAB)
 }
 
-fn model(architecture: Architecture) -> LanguageModel {
+fn shape(architecture: Architecture) -> ModelShape {
     let config = ModelConfig {
         d_model: 16,
         n_layers: 2,
         ..ModelConfig::default()
     };
-    let shape = matched_shapes(&[architecture], &config, VOCAB)
+    matched_shapes(&[architecture], &config, VOCAB)
         .unwrap()
-        .remove(0);
-    LanguageModel::new(&shape, 7, &support::cpu())
+        .remove(0)
+}
+
+fn model(architecture: Architecture) -> LanguageModel {
+    LanguageModel::new(&shape(architecture), 7, &support::cpu())
 }
 
 fn evaluate(model: &LanguageModel, tokens: &Tokens, window: usize, segment: usize) -> HeldOut {
@@ -150,4 +153,31 @@ fn the_last_quarter_is_compared_with_a_context_of_1024_tokens() {
     let blind = self::model(Architecture::NoMixer);
     let nothing = evaluate(&blind, &tokens, window, 700).last_quarter.unwrap();
     assert!(nothing.difference.mean.abs() < 1e-6, "{nothing:?}");
+}
+
+#[test]
+fn flops_are_those_of_the_held_out_tokens() {
+    const WINDOW: usize = 64;
+    let text = text(4 * WINDOW + 1);
+    for architecture in [
+        Architecture::Mamba,
+        Architecture::ResNetBk,
+        Architecture::ResNetBkAct,
+        Architecture::ResNetBkScatter,
+    ] {
+        let got = evaluate(&model(architecture), &text, WINDOW, WINDOW).flops;
+        let most = shape(architecture).forward_flops_per_token(WINDOW);
+        let [with, without] = [
+            got.with_head.get() / most.with_head,
+            got.without_head.get() / most.without_head,
+        ];
+        // Windows go through together, and what is worked out once a pass counts once.
+        let expected = if architecture.has_variable_cost() {
+            0.3..0.98
+        } else {
+            0.98..1.0 + 1e-12
+        };
+        assert!(expected.contains(&with), "{architecture:?}: {with}");
+        assert!(expected.contains(&without), "{architecture:?}: {without}");
+    }
 }

@@ -106,6 +106,7 @@ fn cell(
         curves,
         evaluation,
         nll_by_position: nll_by_position(seq_len, breaks),
+        forward_flops_per_token: None,
         last_quarter: None,
         kernel_errors: Vec::new(),
         unigram_ce_nats: Finite::new(3.05).unwrap(),

@@ -236,8 +236,11 @@ impl Run<'_> {
         let tensors = memory::tensors(self.hardware);
         let config = &point.part.config.train;
         let estimated = memory::needs(point.shape, point.seq_len, config, tensors);
+        let flops = held_out.as_ref().map(|held_out| held_out.flops);
+        let varies = point.shape.architecture.has_variable_cost();
         let mut metrics = metrics(&trained, held_out, kernel_errors, unigram, estimated)?;
         metrics.three_gram_ce_nats = point.part.three_gram_ce_nats;
+        metrics.forward_flops_per_token = flops.filter(|_| varies);
         let (quantization, carry) = match trained.outcome {
             Outcome::Completed if !point.is_trial() => (
                 point.quantization(&trained.model, progress)?,
@@ -420,6 +423,7 @@ fn metrics(
         skipped_steps: trained.skipped_steps,
         evaluation,
         nll_by_position,
+        forward_flops_per_token: None,
         last_quarter,
         kernel_errors,
         unigram_ce_nats: Finite::new(unigram_ce_nats).unwrap_or_default(),
@@ -470,12 +474,15 @@ pub(in crate::bench) fn failure_kind(reason: &str) -> FailureKind {
 
 fn describe(outcome: &Outcome, metrics: Option<&LongContextMetrics>) -> String {
     let evaluation = metrics.and_then(|metrics| metrics.evaluation.as_ref());
+    let flops = metrics.and_then(|metrics| metrics.forward_flops_per_token);
+    let flops = flops.map(|flops| format!(", {:.0} FLOPs a token", flops.with_head.get()));
     match evaluation {
         Some(evaluation) => format!(
-            "{}: held-out {:.4} nats per token, {:.4} bits per byte",
+            "{}: held-out {:.4} nats per token, {:.4} bits per byte{}",
             outcome.name(),
             evaluation.nll_nats.get(),
-            evaluation.bits_per_byte.get()
+            evaluation.bits_per_byte.get(),
+            flops.unwrap_or_default()
         ),
         None => outcome.name().to_owned(),
     }
