@@ -425,8 +425,8 @@ const MATCHED_SEQ_LEN: usize = 512;
 /// near as it can to Mamba's size on the configured basis.
 ///
 /// # Errors
-/// [`Error::Config`] when two of them differ by more than 10 % all the same or `resnetbk-mh` cannot have
-/// `d_model / 4` heads.
+/// [`Error::Config`] when two of them differ by more than 10 % all the same, as where one is too large without any
+/// hidden unit, or `resnetbk-mh` cannot have `d_model / 4` heads.
 pub fn matched_shapes(
     models: &[Architecture],
     config: &ModelConfig,
@@ -476,9 +476,17 @@ pub fn matched_shapes(
             .iter()
             .zip(&sizes)
             .map(|(m, n)| format!("{} {n}", m.name()));
+        let is_too_large = |shape: &&ModelShape| shape.expert_hidden == 1 && basis(shape) > target;
+        let advice = match shapes.iter().find(is_too_large) {
+            Some(shape) => format!(
+                "{} is the larger one even with a hidden width of 1: take a larger d_model, or another model.match",
+                shape.architecture.name()
+            ),
+            None => "change d_model, n_layers or n_experts".into(),
+        };
         return Err(Error::Config {
             problems: vec![format!(
-                "the models cannot be matched within 10 % ({}); change d_model, n_layers or n_experts",
+                "the models cannot be matched within 10 % ({}); {advice}",
                 list.collect::<Vec<_>>().join(", ")
             )],
         });
