@@ -176,9 +176,7 @@ fn print(args: &Args, loaded: &Loaded, tokenizer: &Tokenizer, held_out: &HeldOut
     );
     let carried = match loaded.shape.architecture.carry() {
         Carry::Finite => "the state is carried within a window and reset after it",
-        Carry::None => {
-            "no state is carried; tokens see all of their window, those after them included"
-        }
+        Carry::None => "no state is carried from one segment to the next: windows go whole",
     };
     println!(
         "windows of {} tokens: {carried}\n",
