@@ -80,7 +80,6 @@ fn impossible_settings_are_refused_with_one_line_that_names_the_flag() {
         ),
         ("--config absent.toml", "absent.toml"),
         ("--seed 18446744073709551615", "--seed"),
-        ("--model_a mamba --model_b mamba", "mamba"),
     ] {
         let message = refused(&format!("run {flags}"));
         assert!(message.contains(part), "{flags}: {message}");
