@@ -12,6 +12,7 @@ use bkbench::results::{
 
 use crate::datasets::named_config;
 use crate::documents::{gz, json_lines, put, texts, zst};
+use crate::support::sealed;
 
 const TEXT: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -219,11 +220,8 @@ fn models_are_trained_and_evaluated_on_every_dataset_that_is_here() {
     let mut cut = record.clone();
     cut.cells.pop();
     cut.derive();
-    fs::write(
-        folder.join("result.json"),
-        serde_json::to_string(&cut).unwrap(),
-    )
-    .unwrap();
+    let cut = sealed(serde_json::to_value(&cut).unwrap());
+    fs::write(folder.join("result.json"), cut).unwrap();
     let refused = bkbench(dir, &format!("resume {}", folder.display()));
     assert_eq!(refused.status.code(), Some(2));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
