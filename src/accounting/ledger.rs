@@ -174,7 +174,12 @@ fn passing_words(shape: &ModelShape, tokens: BatchShape, tensors: Tensors) -> us
             // The experts' rows, what they made of them piece by piece, and that together; the rows are gone when the
             // tokens gather from it.
             let around_experts = 2 * rows * d + in_expert.max(rows * d);
-            n_tokens * d + choices + around_experts.max(rows * d + gathered)
+            // What the resolvent made, and, as measured, about as much as its input once more.
+            let resolved = match shape.architecture {
+                Architecture::NoMixer => 0,
+                _ => n_tokens * (d + 2 * shape.n_heads()),
+            };
+            n_tokens * d + resolved + choices + around_experts.max(rows * d + gathered)
         }
     }
 }
