@@ -4,9 +4,11 @@
 //!
 //! `cargo bench --profile dev --bench long_steps -- [models] [lengths] [rounds]`, for example `resnetbk,mamba 16384,131072 5`
 
+#![allow(clippy::print_stdout, reason = "a bench prints what it measured")]
+
 use std::time::Instant;
 
-use bkbench::accounting::memory::Meter;
+use bkbench::accounting::memory::{self, Meter};
 use bkbench::config::{ModelConfig, TrainConfig};
 use bkbench::math::random::{Coordinate, Purpose, words};
 use bkbench::models::registry::{Architecture, Carry, matched_shapes};
@@ -19,6 +21,7 @@ const VOCAB_SIZE: usize = 256;
 const SEGMENT_LEN: usize = 4096;
 
 fn main() {
+    memory::keep_freed();
     // `cargo bench` adds a flag of its own.
     let given: Vec<String> = std::env::args()
         .skip(1)
