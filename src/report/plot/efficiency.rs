@@ -149,7 +149,9 @@ fn figure(guide: &EfficiencyGuide, shown: &[f64], options: &Options, about: Abou
             let points = band;
             panel.bands.push(Band { colour, points });
         }
-        let n_seeds = entries.iter().find_map(|(_, entry)| entry.n_seeds);
+        // The fewest behind a point that is drawn.
+        let drawn = entries.iter().filter(|(_, entry)| entry.ppl.is_some());
+        let n_seeds = drawn.filter_map(|(_, entry)| entry.n_seeds).min();
         let n = n_seeds.map_or(String::new(), |n| format!(" (n = {n})"));
         legend.push(key(&format!("{model}{n}"), colour, Sample::Line));
     }
