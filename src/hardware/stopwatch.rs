@@ -26,7 +26,7 @@ const MANY: usize = 10;
 /// Runs that are not counted: they compile kernels and touch memory.
 const WARM_UP: usize = 2;
 
-/// When there are enough samples: after so many, or after so long and no fewer than [`MIN_SAMPLES`].
+/// When there are enough samples: after so many, or after so long and no fewer than `MIN_SAMPLES`.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// Most samples.

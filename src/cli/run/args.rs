@@ -92,7 +92,7 @@ pub struct Args {
     /// bytes, gpt2 or a tokenizer.json
     #[arg(long, value_name = "NAME")]
     tokenizer: Option<String>,
-    /// Also write the results in the benchmarking guide's JSON to this new file, for several benchmarks to NAME.<benchmark>.json
+    /// Also write the results in the benchmarking guide's JSON to this new file, for several benchmarks to NAME.BENCHMARK.json
     #[arg(long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
     /// Keep every cell's last checkpoint

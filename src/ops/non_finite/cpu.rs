@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::STRIDE;
 use crate::ops::flex::Real;
 
-/// How many of each [`STRIDE`] neighbouring values are infinite or no number.
+/// How many of each `STRIDE` neighbouring values are infinite or no number.
 pub fn count<T: Real>(x: &[T], counts: &mut [T]) {
     x.par_chunks(STRIDE as usize)
         .zip(counts)

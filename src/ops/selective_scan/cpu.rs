@@ -1,7 +1,7 @@
 //! The CPU path: channels in vector lanes, groups of channels across threads, time in order.
 //!
 //! The states at chunk boundaries are kept; the backward recomputes the states inside a chunk from them.
-//! Channels do not mix but in the gradients of `b` and `c`. Those are summed over [`BLOCK`] channels
+//! Channels do not mix but in the gradients of `b` and `c`. Those are summed over `BLOCK` channels
 //! first and over the blocks in order afterwards, so no bit depends on the number of threads.
 
 #![expect(

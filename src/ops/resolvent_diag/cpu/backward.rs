@@ -1,4 +1,4 @@
-//! The adjoint. Cotangents are w = dL/dRe - i dL/dIm. With e[i] = p[i+1] q[i+1], the part that comes from
+//! The adjoint. Cotangents are w = dL/dRe - i dL/dIm. With `e[i] = p[i+1] q[i+1]`, the part that comes from
 //! the right:
 //!
 //! ```text

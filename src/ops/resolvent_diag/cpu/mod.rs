@@ -78,7 +78,7 @@ pub struct Saved<'a, T> {
     pub coupling: &'a [T],
     /// `[batch, 2 * heads]`.
     pub g0: &'a [T],
-    /// The output of [`forward`].
+    /// The output of [`forward()`].
     pub g: &'a [T],
     /// Cotangent of `g`.
     pub d_g: &'a [T],
