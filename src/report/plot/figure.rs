@@ -244,7 +244,7 @@ impl Panel {
             .y_label_area_size(if y_label.is_empty() { 36 } else { 58 })
             .build_cartesian_2d(self.x.clone(), y.clone())?;
         let category = |x: &f64| match self.categories.get(x.round() as usize) {
-            Some(name) if (x - x.round()).abs() < 1e-9 && *x >= 0.0 => name.clone(),
+            Some(name) if (x - x.round()).abs() < 1e-9 && x.round() >= 0.0 => name.clone(),
             _ if log_x => format!("{:.1e}", 10_f64.powf(*x)),
             _ if self.categories.is_empty() => format!("{x:.0}"),
             _ => String::new(),

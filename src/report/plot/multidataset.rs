@@ -40,9 +40,7 @@ pub fn draw(results: &ResultsFile, options: Options) -> Result<Drawing> {
         return Err(nothing("hold no dataset"));
     }
     let figure = Figure {
-        subtitle: format!(
-            "{subtitle}State reset after every window; mean over seeds, logarithmic axis. Tokens of one tokenizer; texts differ in difficulty."
-        ),
+        subtitle: format!("{subtitle}State reset after every window; mean over seeds."),
         footer,
         ..figure(guide, options)
     };
@@ -149,7 +147,7 @@ fn figure(guide: &MultidatasetGuide, options: Options) -> Figure {
     ));
     Figure {
         title: format!("Held-out perplexity by dataset: {}", models.join(", ")),
-        x_label: "dataset".into(),
+        x_label: "dataset (texts differ in difficulty)".into(),
         y_label: "held-out perplexity per token".into(),
         log_y: true,
         legend,
