@@ -2,58 +2,13 @@
 
 use bkbench::math::random::{Coordinate, Purpose, normal_vec};
 use bkbench::ops::causal_conv::{Activation, cpu};
+use bkbench::speed::causal_conv::{self as plain, plain_backward, plain_forward};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
 const SEQ_LEN: usize = 4096;
 const CHANNELS: usize = 512;
 const D_CONV: usize = 4;
-
-fn sigmoid(v: f32) -> f32 {
-    1.0 / (1.0 + (-v).exp())
-}
-
-/// `bias + sum_k weight[k] * x[t - 3 + k]`, nothing before the first input.
-fn plain_pre_activation(x: &[f32], weight: &[f32], bias: &[f32], t: usize, c: usize) -> f32 {
-    let mut pre = bias[c];
-    for k in 0..D_CONV {
-        if t + k + 1 >= D_CONV {
-            pre += weight[c * D_CONV + k] * x[(t + k + 1 - D_CONV) * CHANNELS + c];
-        }
-    }
-    pre
-}
-
-fn plain_forward(x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
-    for t in 0..SEQ_LEN {
-        for c in 0..CHANNELS {
-            let pre = plain_pre_activation(x, weight, bias, t, c);
-            y[t * CHANNELS + c] = pre * sigmoid(pre);
-        }
-    }
-}
-
-fn plain_backward(x: &[f32], weight: &[f32], bias: &[f32], d_y: &[f32], d: &mut [Vec<f32>; 3]) {
-    let [d_x, d_weight, d_bias] = d;
-    d_x.fill(0.0);
-    d_weight.fill(0.0);
-    d_bias.fill(0.0);
-    for t in 0..SEQ_LEN {
-        for c in 0..CHANNELS {
-            let pre = plain_pre_activation(x, weight, bias, t, c);
-            let s = sigmoid(pre);
-            let d_pre = d_y[t * CHANNELS + c] * s * (1.0 + pre * (1.0 - s));
-            d_bias[c] += d_pre;
-            for k in 0..D_CONV {
-                if t + k + 1 >= D_CONV {
-                    let i = (t + k + 1 - D_CONV) * CHANNELS + c;
-                    d_weight[c * D_CONV + k] += d_pre * x[i];
-                    d_x[i] += d_pre * weight[c * D_CONV + k];
-                }
-            }
-        }
-    }
-}
 
 fn bench(criterion: &mut Criterion) {
     let draw = |row, n| {
@@ -81,6 +36,12 @@ fn bench(criterion: &mut Criterion) {
         bias: &bias,
         x0: &state,
     };
+    let plain = plain::Inputs {
+        seq_len: SEQ_LEN,
+        x: &x,
+        weight: &weight,
+        bias: &bias,
+    };
     let mut y = vec![0.0; n];
     let mut d = [vec![0.0; n], vec![0.0; weight.len()], vec![0.0; CHANNELS]];
     let mut d_x0 = state.clone();
@@ -90,13 +51,13 @@ fn bench(criterion: &mut Criterion) {
         .throughput(Throughput::Elements(n as u64))
         .sample_size(20);
     group.bench_function("forward/plain", |b| {
-        b.iter(|| plain_forward(&x, &weight, &bias, black_box(&mut y)));
+        b.iter(|| plain_forward(plain, black_box(&mut y)));
     });
     group.bench_function("forward/kernel", |b| {
         b.iter(|| cpu::forward(&inputs, black_box(&mut y)));
     });
     group.bench_function("backward/plain", |b| {
-        b.iter(|| plain_backward(&x, &weight, &bias, &d_y, black_box(&mut d)));
+        b.iter(|| plain_backward(plain, &d_y, black_box(&mut d)));
     });
     group.bench_function("backward/kernel", |b| {
         b.iter(|| {

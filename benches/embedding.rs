@@ -2,21 +2,12 @@
 
 use bkbench::math::random::{Coordinate, Purpose, normal_vec, words};
 use bkbench::ops::embedding::{Plan, cpu};
+use bkbench::speed::embedding::plain_backward;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
 const POSITIONS: usize = 8192;
 const WIDTH: usize = 256;
-
-fn plain(d_y: &[f32], ids: &[u32], d_weight: &mut [f32]) {
-    d_weight.fill(0.0);
-    for (d_y, &id) in d_y.chunks(WIDTH).zip(ids) {
-        let row = &mut d_weight[id as usize * WIDTH..][..WIDTH];
-        for (sum, &part) in row.iter_mut().zip(d_y) {
-            *sum += part;
-        }
-    }
-}
 
 fn bench(criterion: &mut Criterion) {
     let at = Coordinate::new(Purpose::Test);
@@ -31,7 +22,7 @@ fn bench(criterion: &mut Criterion) {
             .throughput(Throughput::Elements(d_y.len() as u64))
             .sample_size(20);
         group.bench_function("plain", |b| {
-            b.iter(|| plain(&d_y, &ids, black_box(&mut d_weight)));
+            b.iter(|| plain_backward(&d_y, &ids, WIDTH, black_box(&mut d_weight)));
         });
         group.bench_function("kernel, plan included", |b| {
             b.iter(|| {

@@ -3,6 +3,7 @@
 use bkbench::config::Precision;
 use bkbench::math::random::{Coordinate, Purpose, normal_vec, words};
 use bkbench::ops::linear_cross_entropy::{cpu, train};
+use bkbench::speed::linear_cross_entropy::plain_rows;
 use burn::tensor::{Device, Tensor, TensorData};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -18,24 +19,6 @@ fn draw(row: u32, n: usize) -> Vec<f32> {
     )
 }
 
-fn plain(logits: &mut [f32], targets: &[u32], scale: f32, nll: &mut [f32]) {
-    let vocab = logits.len() / targets.len();
-    for ((row, &target), nll) in logits.chunks_mut(vocab).zip(targets).zip(nll) {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let of_target = row[target as usize] - largest;
-        let mut sum = 0.0;
-        for v in row.iter_mut() {
-            *v = (*v - largest).exp();
-            sum += *v;
-        }
-        for v in row.iter_mut() {
-            *v *= scale / sum;
-        }
-        row[target as usize] -= scale;
-        *nll = sum.ln() - of_target;
-    }
-}
-
 fn bench(criterion: &mut Criterion) {
     for (tokens, vocab) in [(512, 256), (64, 50_257)] {
         let targets: Vec<u32> = (0..tokens as u64)
@@ -49,7 +32,7 @@ fn bench(criterion: &mut Criterion) {
             .sample_size(20);
         let fresh = || logits.clone();
         group.bench_function("rows/plain", |b| {
-            let run = |l: &mut Vec<f32>| plain(l, &targets, 0.1, &mut nll);
+            let run = |l: &mut Vec<f32>| plain_rows(l, &targets, 0.1, &mut nll);
             b.iter_batched_ref(fresh, run, BatchSize::LargeInput);
         });
         group.bench_function("rows/kernel", |b| {

@@ -2,37 +2,11 @@
 
 use bkbench::math::random::{Coordinate, Purpose, normal_vec, uniform_vec};
 use bkbench::ops::resolvent_diag::{Plan, cpu};
+use bkbench::speed::resolvent_diag::{plain_backward, plain_forward};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
 const ROWS: usize = 1 << 20;
-
-/// `g[i] = 1 / (diag[i] - i - g[i-1])`.
-fn plain_forward(diag: &[f32], g: &mut [f32]) {
-    let (mut re, mut im) = (0.0, 0.0);
-    for (diag, g) in diag.iter().zip(g.chunks_exact_mut(2)) {
-        let (d_re, d_im) = (diag - re, 1.0 + im);
-        let inverse = 1.0 / (d_re * d_re + d_im * d_im);
-        (re, im) = (d_re * inverse, d_im * inverse);
-        (g[0], g[1]) = (re, im);
-    }
-}
-
-/// Gradient of the diagonal; returns that of the shift.
-fn plain_backward(g: &[f32], d_g: &[f32], d_diag: &mut [f32]) -> [f32; 2] {
-    let (mut e_re, mut e_im) = (0.0, 0.0);
-    let mut d_shift = [0.0; 2];
-    let rows = g.chunks_exact(2).zip(d_g.chunks_exact(2)).zip(d_diag);
-    for ((g, d_g), d_diag) in rows.rev() {
-        let (w_re, w_im) = (d_g[0] + e_re, e_im - d_g[1]);
-        let (s_re, s_im) = (g[0] * g[0] - g[1] * g[1], 2.0 * g[0] * g[1]);
-        (e_re, e_im) = (s_re * w_re - s_im * w_im, s_re * w_im + s_im * w_re);
-        *d_diag = -e_re;
-        d_shift[0] += e_re;
-        d_shift[1] -= e_im;
-    }
-    d_shift
-}
 
 fn bench(criterion: &mut Criterion) {
     let at = |row| Coordinate {
@@ -49,10 +23,10 @@ fn bench(criterion: &mut Criterion) {
         .throughput(Throughput::Elements(ROWS as u64))
         .sample_size(20);
     group.bench_function("forward/plain", |b| {
-        b.iter(|| plain_forward(&diag, black_box(&mut g)));
+        b.iter(|| plain_forward::<1>(ROWS, &diag, black_box(&mut g)));
     });
     group.bench_function("backward/plain", |b| {
-        b.iter(|| plain_backward(&g, &d_g, black_box(&mut d_diag)));
+        b.iter(|| plain_backward::<1>(ROWS, (&g, &d_g), black_box(&mut d_diag), &mut [0.0; 2]));
     });
     for (eta, heads) in [(1.0, 1), (0.01, 1), (1.0, 64)] {
         let seq = ROWS / heads;

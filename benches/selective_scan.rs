@@ -2,81 +2,13 @@
 
 use bkbench::math::random::{Coordinate, Purpose, uniform_vec};
 use bkbench::ops::selective_scan::cpu::{self, Dims, Gradients, Inputs};
+use bkbench::speed::selective_scan::{self as plain, plain_backward, plain_forward};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
 const SEQ_LEN: usize = 4096;
 const D_INNER: usize = 512;
 const D_STATE: usize = 16;
-
-fn softplus(x: f32) -> f32 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
-}
-
-/// The recurrence as it is written, channel by channel. `h` is `[d_state, d_inner]`, as `a` is.
-fn plain_forward(i: Inputs<'_, f32>, h: &mut [f32], y: &mut [f32]) {
-    for t in 0..SEQ_LEN {
-        for d in 0..D_INNER {
-            let delta = softplus(i.delta_raw[t * D_INNER + d]);
-            let mut sum = 0.0;
-            for n in 0..D_STATE {
-                let h = &mut h[n * D_INNER + d];
-                let input = delta * i.b[t * D_STATE + n] * i.u[t * D_INNER + d];
-                *h = (delta * i.a[n * D_INNER + d]).exp() * *h + input;
-                sum += i.c[t * D_STATE + n] * *h;
-            }
-            y[t * D_INNER + d] = sum;
-        }
-    }
-}
-
-/// Stores every state, then goes back. `d_h` is `[d_state, d_inner]` and ends as the gradient of h0.
-fn plain_backward(
-    i: Inputs<'_, f32>,
-    h0: &[f32],
-    d_y: &[f32],
-    d_h: &mut [f32],
-    g: &mut [Vec<f32>; 5],
-) {
-    const PER_TOKEN: usize = D_INNER * D_STATE;
-    let [d_u, d_delta_raw, d_a, d_b, d_c] = g;
-    for sums in [&mut *d_a, &mut *d_b, &mut *d_c] {
-        sums.fill(0.0);
-    }
-    let mut states = h0.to_vec();
-    states.resize((SEQ_LEN + 1) * PER_TOKEN, 0.0);
-    for t in 0..SEQ_LEN {
-        for d in 0..D_INNER {
-            let delta = softplus(i.delta_raw[t * D_INNER + d]);
-            for n in 0..D_STATE {
-                let k = t * PER_TOKEN + n * D_INNER + d;
-                let input = delta * i.b[t * D_STATE + n] * i.u[t * D_INNER + d];
-                states[k + PER_TOKEN] = (delta * i.a[n * D_INNER + d]).exp() * states[k] + input;
-            }
-        }
-    }
-    for t in (0..SEQ_LEN).rev() {
-        for d in 0..D_INNER {
-            let at = t * D_INNER + d;
-            let (u, delta) = (i.u[at], softplus(i.delta_raw[at]));
-            let (mut d_x, mut d_delta) = (0.0, 0.0);
-            for n in 0..D_STATE {
-                let (k, s) = (n * D_INNER + d, t * D_STATE + n);
-                let decay = (delta * i.a[k]).exp();
-                let decayed = decay * states[t * PER_TOKEN + k];
-                d_c[s] += d_y[at] * states[(t + 1) * PER_TOKEN + k];
-                d_h[k] += i.c[s] * d_y[at];
-                d_b[s] += d_h[k] * delta * u;
-                d_a[k] += d_h[k] * decayed * delta;
-                d_delta += d_h[k] * decayed * i.a[k];
-                d_x += d_h[k] * i.b[s];
-                d_h[k] *= decay;
-            }
-            d_u[at] = d_x * delta;
-            d_delta_raw[at] = (d_delta + d_x * u) / (1.0 + (-i.delta_raw[at]).exp());
-        }
-    }
-}
 
 fn bench(criterion: &mut Criterion) {
     let draw = |row, n, low, high| {
@@ -101,6 +33,15 @@ fn bench(criterion: &mut Criterion) {
         c: &c,
         softplus: true,
     };
+    let plain = plain::Inputs {
+        d_inner: D_INNER,
+        d_state: D_STATE,
+        u: &u,
+        delta_raw: &delta_raw,
+        a: &a,
+        b: &b,
+        c: &c,
+    };
     let dims = Dims {
         batch: 1,
         seq: SEQ_LEN,
@@ -117,14 +58,15 @@ fn bench(criterion: &mut Criterion) {
         .throughput(Throughput::Elements((n * D_STATE) as u64))
         .sample_size(10);
     group.bench_function("forward/plain", |bencher| {
-        bencher.iter(|| plain_forward(inputs, &mut h0.clone(), black_box(&mut y)));
+        bencher.iter(|| plain_forward(plain, &mut h0.clone(), black_box(&mut y)));
     });
     group.bench_function("forward/kernel", |bencher| {
         bencher.iter(|| cpu::forward(dims, inputs, &h0, black_box(&mut y), &mut states));
     });
     group.bench_function("backward/plain", |bencher| {
+        let mut g = plain::Gradients::default();
         bencher.iter(|| {
-            plain_backward(inputs, &h0, &d_y, &mut d_h_last.clone(), black_box(&mut g));
+            plain_backward(plain, &h0, &d_y, &mut d_h_last.clone(), black_box(&mut g));
         });
     });
     group.bench_function("backward/kernel", |bencher| {

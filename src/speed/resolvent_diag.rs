@@ -9,12 +9,6 @@ use crate::results::FlopsPass;
 
 const OPERATION: &str = "resolvent_diag";
 
-/// `1 / (re - i im)`.
-pub(super) fn inverse(re: f32, im: f32) -> [f32; 2] {
-    let inverse = 1.0 / (re * re + im * im);
-    [re * inverse, im * inverse]
-}
-
 /// `g[i] = 1 / (diag[i] - i - g[i-1])`; sequences of `seq` rows of `HEADS`, complex rows in two halves.
 pub fn plain_forward<const HEADS: usize>(seq: usize, diag: &[f32], g: &mut [f32]) {
     let sequences = diag.chunks(seq * HEADS).zip(g.chunks_mut(2 * seq * HEADS));
@@ -22,7 +16,9 @@ pub fn plain_forward<const HEADS: usize>(seq: usize, diag: &[f32], g: &mut [f32]
         let (mut re, mut im) = ([0.0; HEADS], [0.0; HEADS]);
         for (diag, g) in diag.chunks_exact(HEADS).zip(g.chunks_exact_mut(2 * HEADS)) {
             for h in 0..HEADS {
-                [re[h], im[h]] = inverse(diag[h] - re[h], 1.0 + im[h]);
+                let (d_re, d_im) = (diag[h] - re[h], 1.0 + im[h]);
+                let inverse = 1.0 / (d_re * d_re + d_im * d_im);
+                (re[h], im[h]) = (d_re * inverse, d_im * inverse);
                 (g[h], g[HEADS + h]) = (re[h], im[h]);
             }
         }

@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 
-use super::resolvent_diag::inverse;
 use super::{Bench, Kernel, draw};
 use crate::Result;
 use crate::ops::resolvent_diag::Coupling;
@@ -18,6 +17,12 @@ pub type Complex = [f32; 2];
 
 fn times(a: Complex, b: Complex) -> Complex {
     [a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]]
+}
+
+/// `1 / (re - i im)`.
+fn inverse(re: f32, im: f32) -> Complex {
+    let inverse = 1.0 / (re * re + im * im);
+    [re * inverse, im * inverse]
 }
 
 /// g, r and G of one matrix.
