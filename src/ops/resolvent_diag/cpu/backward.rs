@@ -12,7 +12,7 @@ use super::lanes::{
     Complex, LANES, Lanes, complex_mul, complex_scale, complex_zero, map2, mul, sub_mul,
 };
 use super::strips::{Blocks, Strip};
-use super::tiles::{ComplexTile, Tile, load_complex, load_coupling, set_carried, store};
+use super::tiles::{ComplexTile, Tile, load_complex, load_coupling, set_carried, store, touch};
 use super::{Dims, Gradients, Saved};
 use crate::ops::flex::Real;
 use crate::ops::sums::sum_rows;
@@ -89,6 +89,8 @@ fn backward_block<T: Real>(
     let mut p = [Tile::filled(saved.coupling[0]); 2];
     let mut d = [Tile::zeros(); 2];
 
+    touch(saved.g, 2 * heads, &pairs[0][0]);
+    touch(saved.d_g, 2 * heads, &pairs[0][0]);
     let end = chunk + warm_up;
     for t in (0..end).step_by(LANES).rev() {
         let own = t < chunk;
@@ -181,6 +183,8 @@ fn backward_reduce_block<T: Real>(
     let heads = saved.dims.heads;
     let [mut g, mut w] = [ComplexTile::zeros(); 2];
     let mut p = Tile::filled(saved.coupling[0]);
+    touch(saved.g, 2 * heads, &pairs[0][0]);
+    touch(saved.d_g, 2 * heads, &pairs[0][0]);
     for strip in pairs.iter().flatten() {
         let mut a = Complex {
             re: [T::one(); LANES],

@@ -12,7 +12,9 @@ use super::lanes::{
     Complex, LANES, Lanes, complex_mul, complex_scale, complex_zero, map2, mul, sub_mul,
 };
 use super::strips::{Blocks, Strip};
-use super::tiles::{ComplexTile, Tile, load, load_complex, load_coupling, store, store_complex};
+use super::tiles::{
+    ComplexTile, Tile, load, load_complex, load_coupling, store, store_complex, touch,
+};
 use super::{Dims, Plan};
 use crate::ops::flex::Real;
 use crate::ops::sums::sum_rows;
@@ -157,6 +159,7 @@ fn forward_block<T: Real>(
     let (chunk, margin) = (matrices.plan.chunk, matrices.margin());
     // The chunk's first tile.
     let own = margin / LANES;
+    touch(matrices.diag, matrices.dims.heads, &pairs[0][0]);
     for pair in pairs {
         rows.fetch(matrices, pair, -(margin as isize));
         let z = [
@@ -301,6 +304,9 @@ fn backward_block<T: Real>(
     // Tile `own` is the chunk's first.
     let (own, end) = (margin / LANES, (margin + chunk) / LANES);
     let first = pairs[0][0].first;
+    touch(matrices.diag, heads, &pairs[0][0]);
+    touch(full, 2 * heads, &pairs[0][0]);
+    touch(d_full, 2 * heads, &pairs[0][0]);
     for pair in pairs {
         rows.fetch(matrices, pair, -(margin as isize));
         for (j, s) in each(rho.len()) {

@@ -7,7 +7,7 @@ use super::lanes::{
     Complex, LANES, Lanes, Scale, complex_mul, complex_scale, complex_zero, map2, mul_add, sub_mul,
 };
 use super::strips::{Blocks, Strip};
-use super::tiles::{ComplexTile, Tile, load, load_coupling, set_carried, store_complex};
+use super::tiles::{ComplexTile, Tile, load, load_coupling, set_carried, store_complex, touch};
 use super::{Dims, Inputs};
 use crate::ops::flex::Real;
 
@@ -63,6 +63,7 @@ fn forward_block<T: Real>(
     let mut p = [Tile::filled(coupling[0]); 2];
     let mut g = [ComplexTile::zeros(); 2];
 
+    touch(diag, input.dims.heads, &pairs[0][0]);
     let mut t = -(warm_up.next_multiple_of(LANES) as isize);
     let mut skip = warm_up.next_multiple_of(LANES) - warm_up;
     while t < chunk {

@@ -1,5 +1,7 @@
 //! Tiles of sixteen steps by sixteen lanes: reading, writing, transposing.
 
+use std::hint::black_box;
+
 use super::Dims;
 use super::lanes::{Complex, LANES, Lanes, complex_zero};
 use super::strips::Strip;
@@ -128,13 +130,17 @@ pub(super) fn load<T: Real>(tile: &mut Tile<T>, x: &[T], strip: &Strip, t: isize
         }
         return;
     }
+    if whole && heads == 1 {
+        let x = &x[strip.row(t) as usize..];
+        for l in 0..LANES {
+            tile.0[l * LANES..][..LANES].copy_from_slice(&x[l * strip.chunk..][..LANES]);
+        }
+        transpose(&mut tile.0);
+        return;
+    }
     for l in 0..strip.lanes {
         let lane = &mut tile.0[l * LANES..][..LANES];
         let t = t + (l * strip.chunk) as isize;
-        if whole && heads == 1 {
-            lane.copy_from_slice(&x[strip.row(t) as usize..][..LANES]);
-            continue;
-        }
         for (k, value) in lane.iter_mut().enumerate() {
             if let Some(row) = strip.row_in_range(t + k as isize) {
                 *value = x[row * heads + strip.head];
@@ -167,15 +173,20 @@ pub(super) fn load_complex<T: Real>(tile: &mut ComplexTile<T>, x: &[T], strip: &
         }
         return;
     }
+    if whole && heads == 1 {
+        let x = &x[2 * strip.row(t) as usize..];
+        for l in 0..LANES {
+            let from = &x[2 * l * strip.chunk..][..2 * LANES];
+            let [low, high] = tile.lane(l);
+            low.copy_from_slice(&from[..LANES]);
+            high.copy_from_slice(&from[LANES..]);
+        }
+        tile.transpose();
+        return;
+    }
     for l in 0..strip.lanes {
         let t = t + (l * strip.chunk) as isize;
         let [low, high] = tile.lane(l);
-        if whole && heads == 1 {
-            let from = &x[2 * strip.row(t) as usize..][..2 * LANES];
-            low.copy_from_slice(&from[..LANES]);
-            high.copy_from_slice(&from[LANES..]);
-            continue;
-        }
         let steps = low.chunks_exact_mut(2).chain(high.chunks_exact_mut(2));
         for (k, to) in steps.enumerate() {
             if let Some(row) = strip.row_in_range(t + k as isize) {
@@ -185,6 +196,20 @@ pub(super) fn load_complex<T: Real>(tile: &mut ComplexTile<T>, x: &[T], strip: &
         }
     }
     tile.transpose();
+}
+
+/// Reads the rows of a block of chunks in order, of a tensor `[batch, seq, width]`: what strips read with a stride,
+/// which no prefetcher follows, is then near.
+#[inline(always)]
+pub(super) fn touch<T: Real>(x: &[T], width: usize, strip: &Strip) {
+    if strip.by_head {
+        return;
+    }
+    let (seq, start) = (strip.dims.seq, strip.first * strip.chunk);
+    let end = seq.min(start + 2 * LANES * strip.chunk);
+    let x = &x[(strip.batch * seq + start) * width..(strip.batch * seq + end) * width];
+    let one_a_line = x.iter().step_by(64 / size_of::<T>());
+    black_box(one_a_line.fold(T::zero(), |sum, &x| sum + x));
 }
 
 #[inline(always)]
@@ -218,16 +243,19 @@ pub(super) fn store<T: Real>(
         return;
     }
     transpose(&mut tile.0);
+    if heads == 1 && strip.whole(t as isize) {
+        let out = &mut out[lane0 * strip.chunk + t..];
+        for l in 0..LANES {
+            out[l * strip.chunk..][..LANES].copy_from_slice(&tile.0[l * LANES..][..LANES]);
+        }
+        return;
+    }
     for l in 0..strip.lanes {
         let row = (lane0 + l) * strip.chunk + t;
         let Some(out) = out.get_mut(row * heads..) else {
             return;
         };
         let lane = &tile.0[l * LANES..][..LANES];
-        if heads == 1 && out.len() >= LANES {
-            out[..LANES].copy_from_slice(lane);
-            continue;
-        }
         for (to, from) in out.chunks_exact_mut(heads).zip(lane) {
             to[strip.head] = *from;
         }
@@ -257,17 +285,22 @@ pub(super) fn store_complex<T: Real>(
         return;
     }
     tile.transpose();
+    if heads == 1 && strip.whole(t as isize) {
+        let out = &mut out[2 * (lane0 * strip.chunk + t)..];
+        for l in 0..LANES {
+            let to = &mut out[2 * l * strip.chunk..][..2 * LANES];
+            let [low, high] = tile.lane(l);
+            to[..LANES].copy_from_slice(low);
+            to[LANES..].copy_from_slice(high);
+        }
+        return;
+    }
     for l in 0..strip.lanes {
         let row = (lane0 + l) * strip.chunk + t;
         let Some(out) = out.get_mut(row * 2 * heads..) else {
             return;
         };
         let [low, high] = tile.lane(l);
-        if heads == 1 && out.len() >= 2 * LANES {
-            out[..LANES].copy_from_slice(low);
-            out[LANES..2 * LANES].copy_from_slice(high);
-            continue;
-        }
         let steps = low.chunks_exact(2).chain(high.chunks_exact(2));
         for (to, from) in out.chunks_exact_mut(2 * heads).zip(steps) {
             (to[strip.head], to[heads + strip.head]) = (from[0], from[1]);
