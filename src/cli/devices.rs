@@ -58,6 +58,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn print_adapter(adapter: &Adapter) {
     let Adapter {
         kind,
+        class,
         vendor_id,
         device_id,
         driver,
@@ -68,6 +69,7 @@ fn print_adapter(adapter: &Adapter) {
     } = adapter;
     let kind = format!("{kind:?}").to_lowercase();
     println!("  {adapter}, {kind}, vendor {vendor_id:#06x}, device {device_id:#06x}");
+    println!("  kernels for adapters of class {}", class.name());
     println!("  driver {}", format!("{driver} {driver_info}").trim());
     println!(
         "  {} a buffer, {} a binding, {} storage buffers, {} of workgroup memory, {} invocations",

@@ -70,6 +70,35 @@ pub enum Kind {
     Software,
 }
 
+/// What an adapter runs fast decides which variants of the kernels run there, and how they cut their work: a fixed
+/// function of its kind, never measured. Variants may round differently, so that the fingerprint says which ones ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Few threads with wide vectors: as little work as possible, no barriers, no workgroup memory.
+    Software,
+    /// Thousands of invocations at once: enough of them, and neighbours that read neighbouring memory.
+    Gpu,
+}
+
+impl Class {
+    /// The class of an adapter of `kind`.
+    pub fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Software => Self::Software,
+            Kind::Discrete | Kind::Integrated | Kind::Virtual | Kind::Other => Self::Gpu,
+        }
+    }
+
+    /// The name in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Software => "software",
+            Self::Gpu => "gpu",
+        }
+    }
+}
+
 /// A wgpu adapter: one device reached through one graphics API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adapter {
@@ -79,6 +108,8 @@ pub struct Adapter {
     pub api: Api,
     /// Kind of device.
     pub kind: Kind,
+    /// Which variants of the kernels run.
+    pub class: Class,
     /// Vendor number (PCI where there is one; 0x10de is NVIDIA).
     pub vendor_id: u32,
     /// Device number.
@@ -169,9 +200,11 @@ impl Adapter {
         let info = adapter.get_info();
         let limits = adapter.limits();
         let features = adapter.features();
+        let kind = kind(info.device_type, &info.name);
         Some(Self {
             api: Api::of(info.backend)?,
-            kind: kind(info.device_type, &info.name),
+            kind,
+            class: Class::of(kind),
             name: info.name,
             vendor_id: info.vendor,
             device_id: info.device,
@@ -355,6 +388,18 @@ mod tests {
             kind(wgpu::DeviceType::DiscreteGpu, "Tesla T4"),
             Kind::Discrete
         );
+    }
+
+    #[test]
+    fn only_software_drivers_run_the_kernels_for_software() {
+        assert_eq!(Class::of(Kind::Software), Class::Software);
+        for kind in [Kind::Discrete, Kind::Integrated, Kind::Virtual, Kind::Other] {
+            assert_eq!(Class::of(kind), Class::Gpu, "{kind:?}");
+        }
+        // Records hold the names that are printed.
+        for class in [Class::Software, Class::Gpu] {
+            assert_eq!(serde_json::json!(class), class.name());
+        }
     }
 
     #[test]

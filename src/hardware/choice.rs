@@ -270,7 +270,7 @@ fn best(adapters: &[Adapter], fits: impl Fn(&Adapter) -> bool) -> Option<usize> 
 
 #[cfg(test)]
 mod tests {
-    use super::super::adapters::{Features, Kind, Limits};
+    use super::super::adapters::{Class, Features, Kind, Limits};
     use super::*;
     use crate::units::Bytes;
 
@@ -279,6 +279,7 @@ mod tests {
             name: name.into(),
             api,
             kind,
+            class: Class::of(kind),
             vendor_id,
             device_id: 7,
             driver: String::new(),

@@ -1,10 +1,9 @@
 //! The only maker of a burn device, from the very adapter that is reported.
 
 use burn::tensor::Device;
-use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::adapters::{self, Adapter, Cpu, Found, found, instance, list};
+use super::adapters::{self, Adapter, Class, Cpu, Found, found, instance, list};
 use super::choice::{DeviceChoice, Pick};
 use super::fingerprint::Fingerprint;
 use crate::config::Precision;
@@ -32,12 +31,28 @@ pub struct Hardware {
 /// [`Error::BadInput`] when there is no such device or it is not the required one;
 /// [`Error::Device`] when the driver refuses to open it.
 pub fn open(choice: &DeviceChoice, require_adapter: Option<&str>) -> Result<Hardware> {
+    open_as(choice, require_adapter, None)
+}
+
+/// As [`open`], where `class` is not `None` with the kernels of that class: every variant can be checked on any
+/// adapter.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_as(
+    choice: &DeviceChoice,
+    require_adapter: Option<&str>,
+    class: Option<Class>,
+) -> Result<Hardware> {
     // `--device cpu` must work where asking the graphics drivers does not.
-    let adapters = if *choice == DeviceChoice::Cpu {
+    let mut adapters = if *choice == DeviceChoice::Cpu {
         Vec::new()
     } else {
         list()
     };
+    for adapter in &mut adapters {
+        adapter.class = class.unwrap_or(adapter.class);
+    }
     let (pick, notes) = choice.choose(&adapters)?;
     let fingerprint = match pick {
         Pick::Cpu => Fingerprint::of_cpu(&Cpu::detect()),
@@ -55,7 +70,10 @@ pub fn open(choice: &DeviceChoice, require_adapter: Option<&str>) -> Result<Hard
     }
     let (device, adapter) = match pick {
         Pick::Cpu => (Device::flex(), None),
-        Pick::Adapter(index) => (registered(index)?, Some(adapters[index].clone())),
+        Pick::Adapter(index) => {
+            let adapter = adapters.swap_remove(index);
+            (registered(index, &adapter)?, Some(adapter))
+        }
     };
     Ok(Hardware {
         device,
@@ -99,33 +117,49 @@ impl Hardware {
     }
 }
 
-/// Devices by the index of their adapter: burn registers a device for good, so each is made once.
-static DEVICES: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+/// A device that burn knows.
+#[derive(Debug)]
+struct Registered {
+    device: Device,
+    /// Its adapter, of the class whose kernels run.
+    adapter: Adapter,
+    index: usize,
+}
 
-fn registered(index: usize) -> Result<Device> {
+/// burn registers a device for good, so each is made once and stays: one for an adapter and class.
+static DEVICES: Mutex<Vec<&'static Registered>> = Mutex::new(Vec::new());
+
+fn registered(index: usize, adapter: &Adapter) -> Result<Device> {
     let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(device) = devices.get(&index) {
-        return Ok(device.clone());
+    let same = |known: &&&Registered| known.index == index && known.adapter.class == adapter.class;
+    if let Some(known) = devices.iter().find(same) {
+        return Ok(known.device.clone());
     }
     let device = register(&found()[index])?;
-    devices.insert(index, device.clone());
+    devices.push(Box::leak(Box::new(Registered {
+        device: device.clone(),
+        adapter: adapter.clone(),
+        index,
+    })));
     Ok(device)
 }
 
 /// The adapter behind a device that [`open`] made; `None` on the CPU backend.
 pub fn adapter_of(device: &Device) -> Option<&'static Adapter> {
-    Some(&found_of(device)?.about)
+    Some(&registration_of(device)?.adapter)
 }
 
 /// wgpu's handle of that adapter.
 pub(super) fn handle_of(device: &Device) -> Option<&'static wgpu::Adapter> {
-    Some(&found_of(device)?.handle)
+    Some(&found().get(registration_of(device)?.index)?.handle)
 }
 
-fn found_of(device: &Device) -> Option<&'static Found> {
+fn registration_of(device: &Device) -> Option<&'static Registered> {
     let devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
-    let (&index, _) = devices.iter().find(|(_, known)| *known == device)?;
-    found().get(index)
+    devices
+        .iter()
+        .find(|known| known.device == *device)
+        .copied()
 }
 
 fn register(Found { about, handle }: &Found) -> Result<Device> {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
-use super::adapters::{Adapter, Api, Cpu};
+use super::adapters::{Adapter, Api, Class, Cpu};
 
 /// Version of burn this build uses.
 const BURN_VERSION: &str = "0.22.1";
@@ -34,6 +34,8 @@ pub struct Fingerprint {
     pub threads: Option<usize>,
     /// Instruction set level of the CPU backend.
     pub simd: Option<String>,
+    /// Class of the adapter, by which variants of kernels are chosen; none on the CPU backend.
+    pub kernels: Option<Class>,
     /// Version of bkbench.
     pub bkbench: String,
     /// Version of burn.
@@ -54,8 +56,7 @@ impl Fingerprint {
             driver: adapter.driver.clone(),
             driver_info: adapter.driver_info.clone(),
             os_build: metal.then(sysinfo::System::kernel_long_version),
-            threads: None,
-            simd: None,
+            kernels: Some(adapter.class),
             ..Self::software()
         }
     }
@@ -82,6 +83,7 @@ impl Fingerprint {
             platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             threads: None,
             simd: None,
+            kernels: None,
             bkbench: env!("CARGO_PKG_VERSION").to_owned(),
             burn: BURN_VERSION.to_owned(),
             wgpu: WGPU_VERSION.to_owned(),

@@ -10,7 +10,7 @@ pub mod read;
 mod stopwatch;
 
 pub use choice::DeviceChoice;
-pub use device::{Hardware, adapter_of, open};
+pub use device::{Hardware, adapter_of, open, open_as};
 pub use fingerprint::Fingerprint;
 pub use stopwatch::{ALLOWED_FACTOR, Patience, Stopwatch, time_on_host};
 

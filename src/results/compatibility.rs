@@ -21,7 +21,7 @@ const NOT_DETERMINING: [&str; 7] = [
 /// Keys of the manifest that are names, or follow from its hashes.
 const NAMES: [&str; 4] = ["name", "source", "tokenizer", "unigram_ce_nats"];
 /// What one fingerprint has in common, of what a record says of its hardware.
-const FINGERPRINT: [&str; 13] = [
+const FINGERPRINT: [&str; 14] = [
     "adapter",
     "vendor_id",
     "device_id",
@@ -32,6 +32,7 @@ const FINGERPRINT: [&str; 13] = [
     "platform",
     "threads",
     "simd",
+    "kernels",
     "bkbench",
     "burn",
     "wgpu",

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use assert_cmd::Command;
-use bkbench::hardware::adapters::{Adapter, Api, Features, Kind, Limits};
+use bkbench::hardware::adapters::{Adapter, Api, Class, Features, Kind, Limits};
 use bkbench::hardware::doctor::{Finding, Status, System, adapters, drivers, resources};
 use bkbench::hardware::{DeviceChoice, doctor::Gpu};
 use bkbench::units::Bytes;
@@ -290,6 +290,7 @@ fn adapter(kind: Kind, binding: u64) -> Adapter {
         name: "some adapter".into(),
         api: Api::Vulkan,
         kind,
+        class: Class::of(kind),
         vendor_id: 0,
         device_id: 0,
         driver: String::new(),

@@ -2,8 +2,9 @@
 
 use bkbench::Error;
 use bkbench::config::Precision;
+use bkbench::hardware::adapters::Class;
 use bkbench::hardware::choice::selector;
-use bkbench::hardware::{DeviceChoice, Hardware, adapters, open, read};
+use bkbench::hardware::{DeviceChoice, Hardware, adapter_of, adapters, open, open_as, read};
 use burn::tensor::{Device, Tensor};
 
 fn choice(text: &str) -> DeviceChoice {
@@ -76,6 +77,26 @@ fn opening_twice_gives_the_same_device() {
     let second = open(&choice("wgpu"), None).unwrap();
     assert_eq!(first.device, second.device);
     assert_eq!(first.fingerprint, second.fingerprint);
+}
+
+#[test]
+fn the_kernels_of_either_class_may_be_asked_for_and_the_fingerprint_says_which_ran() {
+    let own = open(&choice("wgpu"), None).unwrap();
+    for class in [Class::Software, Class::Gpu] {
+        let hardware = open_as(&choice("wgpu"), None, Some(class)).unwrap();
+        assert_eq!(hardware.fingerprint.kernels, Some(class));
+        let adapter = adapter_of(&hardware.device).unwrap();
+        assert_eq!(Some(adapter), hardware.adapter.as_ref());
+        assert_eq!(adapter.class, class);
+        let is_own = own.adapter.as_ref().unwrap().class == class;
+        assert_eq!(hardware.device == own.device, is_own);
+        assert_eq!(hardware.fingerprint == own.fingerprint, is_own);
+        work(&hardware.device);
+    }
+    assert_eq!(
+        open(&choice("cpu"), None).unwrap().fingerprint.kernels,
+        None
+    );
 }
 
 #[test]

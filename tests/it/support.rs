@@ -1,6 +1,7 @@
 //! Devices and data for the tests.
 
-use bkbench::hardware::{DeviceChoice, open};
+use bkbench::hardware::adapters::Class;
+use bkbench::hardware::{DeviceChoice, open_as};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 /// The CPU backend.
@@ -11,11 +12,20 @@ pub(crate) fn cpu() -> Device {
 /// The wgpu device of this machine: a real GPU or the software adapter that scripts/setup.sh installs.
 /// A machine without any adapter fails the test: nothing is skipped silently.
 pub(crate) fn wgpu() -> Device {
+    wgpu_as(None)
+}
+
+/// The same, once with the kernels of each class of adapter.
+pub(crate) fn wgpu_of_each_class() -> [Device; 2] {
+    [Class::Software, Class::Gpu].map(|class| wgpu_as(Some(class)))
+}
+
+fn wgpu_as(class: Option<Class>) -> Device {
     let choice = DeviceChoice::Wgpu {
         api: None,
         which: None,
     };
-    open(&choice, None)
+    open_as(&choice, None, class)
         .expect("a wgpu adapter; scripts/setup.sh installs a software one")
         .device
 }
