@@ -1,14 +1,22 @@
-//! The CPU kernel of the selective scan, forward and backward, against one plain thread.
+//! The CPU kernel of the selective scan, forward and backward, against one plain thread; and the whole way of a forward
+//! pass on an adapter, by the kernels of each class.
 
+use bkbench::accounting::memory;
+use bkbench::hardware::adapters::Class;
+use bkbench::hardware::{DeviceChoice, open_as, read};
 use bkbench::math::random::{Coordinate, Purpose, uniform_vec};
 use bkbench::ops::selective_scan::cpu::{self, Dims, Gradients, Inputs};
+use bkbench::ops::selective_scan::{self, infer};
 use bkbench::speed::selective_scan::{self as plain, plain_backward, plain_forward};
+use burn::tensor::{Tensor, TensorData};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
 const SEQ_LEN: usize = 4096;
 const D_INNER: usize = 512;
 const D_STATE: usize = 16;
+/// Time steps on an adapter.
+const SEQ_LEN_THERE: usize = 2048;
 
 fn bench(criterion: &mut Criterion) {
     let draw = |row, n, low, high| {
@@ -83,6 +91,59 @@ fn bench(criterion: &mut Criterion) {
             cpu::backward(dims, inputs, &states, &d_y, &d_h_last, into);
         });
     });
+    group.finish();
+    on_adapter(
+        criterion,
+        Inputs {
+            u: &u[..SEQ_LEN_THERE * D_INNER],
+            delta_raw: &delta_raw[..SEQ_LEN_THERE * D_INNER],
+            b: &b[..SEQ_LEN_THERE * D_STATE],
+            c: &c[..SEQ_LEN_THERE * D_STATE],
+            ..inputs
+        },
+    );
+}
+
+/// Forward passes with values uploaded before and read back after.
+fn on_adapter(criterion: &mut Criterion, inputs: Inputs<'_, f32>) {
+    // As a training does.
+    memory::keep_freed();
+    // The operation has the states of a channel side by side.
+    let rate = |k: usize| inputs.a[k % D_STATE * D_INNER + k / D_STATE];
+    let rates: Vec<f32> = (0..D_INNER * D_STATE).map(rate).collect();
+    let mut group = criterion.benchmark_group("selective_scan");
+    for class in [Class::Gpu, Class::Software] {
+        let choice = DeviceChoice::Wgpu {
+            api: None,
+            which: None,
+        };
+        let Ok(hardware) = open_as(&choice, None, Some(class)) else {
+            return; // no adapter here
+        };
+        let device = hardware.device;
+        let wide = [1, SEQ_LEN_THERE, D_INNER];
+        let narrow = [1, SEQ_LEN_THERE, D_STATE];
+        let there =
+            |v: &[f32], shape| Tensor::<3>::from_data(TensorData::new(v.to_vec(), shape), &device);
+        let forward = || {
+            let given = selective_scan::Inputs {
+                u: there(inputs.u, wide),
+                delta_raw: there(inputs.delta_raw, wide),
+                a: there(&rates, [1, D_INNER, D_STATE]).squeeze_dim(0),
+                b: there(inputs.b, narrow),
+                c: there(inputs.c, narrow),
+                softplus: true,
+            };
+            let h0 = Tensor::zeros([1, D_INNER, D_STATE], &device);
+            let (y, _) = infer(given, h0).expect("shapes that fit together");
+            read::floats(y, "reading the output").expect("a device that works")
+        };
+        group
+            .throughput(Throughput::Elements((inputs.u.len() * D_STATE) as u64))
+            .sample_size(40);
+        let name = format!("forward/adapter, kernels of class {}", class.name());
+        group.bench_function(name, |bencher| bencher.iter(forward));
+    }
     group.finish();
 }
 

@@ -8,7 +8,8 @@ use burn::cubecl::{CubeCount, CubeDim};
 use burn::tensor::{DType, Device, Shape};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::hardware::{adapter_of, adapters::Kind};
+use crate::hardware::adapter_of;
+use crate::hardware::adapters::{Class, Kind};
 use crate::shader::{Kernel, Spec, budget::WORKGROUPS};
 
 static DISPATCHES: AtomicU64 = AtomicU64::new(0);
@@ -39,6 +40,11 @@ impl KernelSource for Source {
     fn lang(&self) -> &'static str {
         "wgsl"
     }
+}
+
+/// Which variants of kernels run on the adapter of `tensor`.
+pub(crate) fn class(tensor: &CubeTensor) -> Class {
+    adapter_of(&Device::new(tensor.device.clone())).map_or(Class::Software, |adapter| adapter.class)
 }
 
 /// An uninitialised contiguous tensor on the device of `like`.

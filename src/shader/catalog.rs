@@ -45,6 +45,7 @@ pub const KERNELS: &[&Kernel] = &[
     &SELECTIVE_SCAN_BWD_SPINE,
     &SELECTIVE_SCAN_BWD_STATE,
     &SELECTIVE_SCAN_FWD_APPLY,
+    &SELECTIVE_SCAN_FWD_FUSED,
     &SELECTIVE_SCAN_FWD_REDUCE,
     &SELECTIVE_SCAN_FWD_SPINE,
     &SKIP_GATE_BWD,
@@ -299,6 +300,14 @@ pub static SELECTIVE_SCAN_FWD_APPLY: Kernel = Kernel {
     source: include_str!("../../shaders/selective_scan_fwd_apply.wgsl"),
     n_inputs: 6,
     n_outputs: 1,
+};
+
+/// Selective scan: outputs and states at the chunk boundaries at once, chunk after chunk.
+pub static SELECTIVE_SCAN_FWD_FUSED: Kernel = Kernel {
+    name: "selective_scan_fwd_fused",
+    source: include_str!("../../shaders/selective_scan_fwd_fused.wgsl"),
+    n_inputs: 6,
+    n_outputs: 2,
 };
 
 /// Selective scan: last state of each chunk by itself.

@@ -11,7 +11,7 @@ const OPERATION: &str = "selective_scan";
 const D_INNER: usize = 512;
 const D_STATE: usize = 16;
 /// Time steps.
-const SIZES: [usize; 2] = [1024, 4096];
+const SIZES: [usize; 3] = [1024, 2048, 4096];
 
 /// What the loops read of one sequence. Channels are fastest; `a` is `[d_state, d_inner]`.
 #[derive(Debug, Clone, Copy)]

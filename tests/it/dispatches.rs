@@ -55,7 +55,14 @@ fn with_gradients<const N: usize>(
 
 #[test]
 fn a_scan_in_several_dispatches_keeps_its_bits() {
-    let (batch, seq, d_inner, d_state) = (9, 515, 67, 16);
+    // By phases and chunk after chunk.
+    for d_inner in [67, 68] {
+        scans_keep_their_bits(d_inner);
+    }
+}
+
+fn scans_keep_their_bits(d_inner: usize) {
+    let (batch, seq, d_state) = (9, 515, 16);
     let per_channel = [batch, seq, d_inner];
     let per_state = [batch, seq, d_state];
     let state = [batch, d_inner, d_state];

@@ -40,6 +40,7 @@ const POISON: u32 = 0x7fc0_dead;
 struct Gpu {
     device: wgpu::Device,
     queue: wgpu::Queue,
+    is_software: bool,
 }
 
 fn gpu() -> &'static Gpu {
@@ -49,8 +50,9 @@ fn gpu() -> &'static Gpu {
             api: None,
             which: None,
         };
+        let list = adapters::list();
         let (pick, _) = choice
-            .choose(&adapters::list())
+            .choose(&list)
             .expect("an adapter; see scripts/setup.sh");
         let Pick::Adapter(index) = pick else {
             unreachable!("wgpu names no CPU")
@@ -63,8 +65,21 @@ fn gpu() -> &'static Gpu {
             .expect("the adapter chosen")
             .request_device(&descriptor);
         let (device, queue) = pollster::block_on(request).expect("a device of the portable limits");
-        Gpu { device, queue }
+        Gpu {
+            device,
+            queue,
+            is_software: list[index].is_software(),
+        }
     })
+}
+
+/// That two variants of a kernel, which do the same in the same order, gave `a` and `b`. A real GPU's compiler may
+/// fuse products and sums in one and not in the other.
+fn assert_same_bits(a: &[f32], b: &[f32], what: &str) {
+    let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
+    assert_eq!(a.len(), b.len(), "{what}");
+    let first = a.iter().zip(b).position(differs);
+    assert!(!gpu().is_software || first.is_none(), "{what}: {first:?}");
 }
 
 /// Runs `kernel` in one dispatch of `workgroups`, then with a dispatch for each of them, and returns its
@@ -103,7 +118,7 @@ fn dispatch(
     buffers: &[Buffer<'_>],
     params: &[u32],
 ) -> Result<Vec<Vec<f32>>, String> {
-    let Gpu { device, queue } = gpu();
+    let Gpu { device, queue, .. } = gpu();
     let text = kernel.specialise(spec).map_err(|error| error.to_string())?;
     let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {

@@ -14,8 +14,8 @@ const GRADIENT_F32: f64 = 5e-6;
 const LONG_MEMORY_F32: f64 = 2e-5;
 
 /// batch, seq, `d_inner`, `d_state`: one of each, around the chunk and the vector of 16, primes, more
-/// than one block of channels, several chunks, more states than a warp.
-const SIZES: [[usize; 4]; 9] = [
+/// than one block of channels, several chunks, more states than a warp, more chunks than one fused launch takes.
+const SIZES: [[usize; 4]; 10] = [
     [1, 1, 1, 1],
     [2, 1, 3, 4],
     [1, 2, 2, 16],
@@ -25,6 +25,7 @@ const SIZES: [[usize; 4]; 9] = [
     [3, 33, 64, 16],
     [2, 97, 67, 4],
     [1, 131, 130, 33],
+    [2, 1101, 12, 5],
 ];
 
 pub(crate) struct Problem {
@@ -157,13 +158,15 @@ fn cpu_f32_stays_within_the_bar() {
 
 #[test]
 fn wgsl_stays_within_the_bar() {
-    check(&support::wgpu(), DType::F32, FORWARD_F32, GRADIENT_F32);
+    for device in support::wgpu_of_each_class() {
+        check(&device, DType::F32, FORWARD_F32, GRADIENT_F32);
+    }
 }
 
 /// States that live for about 10^5 steps: rounding each decay by itself would show.
 #[test]
 fn long_memory_stays_within_the_bar() {
-    let size = [1, 1 << 16, 2, 4];
+    let size = [1, 1 << 16, 4, 4];
     let mut p = problem(size, false);
     p.inputs
         .delta_raw
@@ -171,7 +174,8 @@ fn long_memory_stays_within_the_bar() {
         .for_each(|delta| *delta *= 1e-3);
     p.inputs.a.iter_mut().for_each(|a| *a *= 1e-2);
     let (want, want_gradients) = expected(&p);
-    for device in [support::cpu(), support::wgpu()] {
+    let [software, gpu] = support::wgpu_of_each_class();
+    for device in [support::cpu(), software, gpu] {
         let (got, got_gradients) = through_burn(&p, &device, DType::F32);
         let mut missed = misses(&got, &want, LONG_MEMORY_F32);
         missed.extend(misses(&got_gradients, &want_gradients, LONG_MEMORY_F32));
@@ -287,11 +291,13 @@ fn agree_with(golden: &Golden, devices: &[(Device, DType)]) {
     }
 }
 
-fn devices() -> [(Device, DType); 3] {
+fn devices() -> [(Device, DType); 4] {
+    let [software, gpu] = support::wgpu_of_each_class();
     [
         (support::cpu(), DType::F64),
         (support::cpu(), DType::F32),
-        (support::wgpu(), DType::F32),
+        (software, DType::F32),
+        (gpu, DType::F32),
     ]
 }
 
@@ -314,8 +320,9 @@ fn all_golden_vectors_agree_on_every_device() {
 
 #[test]
 fn reruns_are_bitwise_equal() {
-    let p = problem([2, 97, 130, 16], true);
-    for device in [support::cpu(), support::wgpu()] {
+    let p = problem([2, 97, 132, 16], true);
+    let [software, gpu] = support::wgpu_of_each_class();
+    for device in [support::cpu(), software, gpu] {
         let first = through_burn(&p, &device, DType::F32);
         assert_eq!(first, through_burn(&p, &device, DType::F32));
     }

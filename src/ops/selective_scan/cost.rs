@@ -1,10 +1,10 @@
-//! What the kernels execute, read off them: on an adapter every chunk is scanned twice, and everywhere the backward
+//! What the kernels execute, read off them: on an adapter most chunks are scanned twice, and everywhere the backward
 //! pass computes the states of a chunk again.
 
 use burn::tensor::Tensor;
 
 use super::cpu::{BLOCK, LANES};
-use super::{CHUNK, Inputs};
+use super::{CHUNK, Inputs, is_fused};
 use crate::hardware::adapter_of;
 use crate::ops::ledger::{Op, SOFTPLUS, counted_as};
 use crate::results::FlopsPass;
@@ -20,19 +20,22 @@ pub(super) struct Sizes {
     d_state: usize,
     softplus: bool,
     on_adapter: bool,
+    is_fused: bool,
 }
 
 impl Sizes {
     pub(super) fn new(inputs: &Inputs) -> Self {
         let [batch, seq, d_inner] = inputs.u.dims();
         let [_, d_state] = inputs.a.dims();
+        let adapter = adapter_of(&inputs.u.device());
         Self {
             batch,
             seq,
             d_inner,
             d_state,
             softplus: inputs.softplus,
-            on_adapter: adapter_of(&inputs.u.device()).is_some(),
+            on_adapter: adapter.is_some(),
+            is_fused: adapter.is_some_and(|adapter| is_fused(adapter.class, d_inner)),
         }
     }
 
@@ -48,6 +51,7 @@ impl Sizes {
             (FlopsPass::Backward, false) => self.cpu_back(),
             (FlopsPass::Backward, true) => self.adapter_back(),
             (_, false) => self.cpu(),
+            (_, true) if self.is_fused => self.fused(),
             (_, true) => self.adapter(),
         });
         if !self.softplus {
@@ -63,6 +67,7 @@ impl Sizes {
             }
             (FlopsPass::Backward, true) => (2 * SOFTPLUS + SOFTPLUS_BACK) * self.steps(self.seq),
             (_, false) => SOFTPLUS * self.cpu_steps(self.padded_seq()),
+            (_, true) if self.is_fused => SOFTPLUS * self.steps(self.seq),
             (_, true) => 2 * SOFTPLUS * self.steps(self.seq),
         })
     }
@@ -108,6 +113,14 @@ impl Sizes {
             + chunks
             + across
             + self.steps(1) * states
+    }
+
+    fn fused(&self) -> u64 {
+        let states = self.d_state as u64;
+        // delta u, sum of delta; per state decay 2, x b, from both states 2 each, y 2. Per chunk 4 a state.
+        self.steps(self.seq)
+            + self.steps(self.padded_seq()) * (1 + 9 * states)
+            + self.steps(self.n_chunks()) * 4 * states
     }
 
     fn adapter(&self) -> u64 {

@@ -5,13 +5,18 @@ use burn::backend::ops::FloatTensorOps;
 use burn::backend::wgpu::{CubeBackend, CubeTensor, into_contiguous};
 use burn::tensor::Slice;
 
-use super::CHUNK;
 use super::autodiff::{Saved, SelectiveScanBackend, SelectiveScanGradient};
-use crate::ops::launch::{Work, empty, launch};
+use super::{CHUNK, is_fused};
+use crate::ops::launch::{Work, class, empty, launch};
 use crate::ops::sums::sum_rows_wgsl;
 use crate::shader::{Kernel, Spec, catalog};
 
 const WG_SIZE: u32 = 64;
+/// The same where one invocation runs a whole sequence: as many as a software adapter runs in one vector, for there
+/// are few of them.
+const WG_SIZE_FUSED: u32 = 8;
+/// Chunks of one fused launch: the more, the longer a workgroup takes, which no launch can be cut within.
+const CHUNKS_FUSED: usize = 32;
 /// Channels that one invocation sums the gradients of `b` and `c` over.
 const BLOCK: usize = 64;
 
@@ -47,6 +52,27 @@ impl Launcher {
         launch(kernel, &spec, work, buffers, &params);
     }
 
+    /// The fused forward pass, some chunks after the others.
+    fn fused(self, buffers: &[&CubeTensor]) {
+        let spec = self
+            .softplus()
+            .u32("WG_SIZE", WG_SIZE_FUSED)
+            .u32("CHUNK", CHUNK as u32);
+        let quads = self.d_inner / 4;
+        for first in (0..self.n_chunks).step_by(CHUNKS_FUSED) {
+            let end = (first + CHUNKS_FUSED).min(self.n_chunks);
+            let steps = 4 * (end - first) * CHUNK * self.d_state;
+            let params = [self.batch, self.seq_len, quads, self.d_state, first, end];
+            launch(
+                &catalog::SELECTIVE_SCAN_FWD_FUSED,
+                &spec,
+                Work::items(self.batch * quads, WG_SIZE_FUSED, steps),
+                buffers,
+                &params.map(|n| n as u32),
+            );
+        }
+    }
+
     fn softplus(self) -> Spec {
         Spec::new().bool("SOFTPLUS", self.softplus)
     }
@@ -76,6 +102,12 @@ impl SelectiveScanBackend for CubeBackend {
     ) -> (CubeTensor, CubeTensor) {
         let [u, delta_raw, a, b, c, h0] = [u, delta_raw, a, b, c, h0].map(into_contiguous);
         let l = Launcher::new(&u, &a, softplus);
+        let states = empty(&u, [l.batch, l.n_chunks + 1, l.d_state, l.d_inner], u.dtype);
+        let y = empty(&u, u.shape(), u.dtype);
+        if is_fused(class(&u), l.d_inner) {
+            l.fused(&[&u, &delta_raw, &a, &b, &c, &h0, &states, &y]);
+            return (y, states);
+        }
         let ends = empty(&u, [l.batch, l.n_chunks, l.d_state, l.d_inner], u.dtype);
         let sums = empty(&u, [l.batch, l.n_chunks, l.d_inner], u.dtype);
         l.run(
@@ -84,14 +116,12 @@ impl SelectiveScanBackend for CubeBackend {
             l.softplus(),
             &[&u, &delta_raw, &a, &b, &ends, &sums],
         );
-        let states = empty(&u, [l.batch, l.n_chunks + 1, l.d_state, l.d_inner], u.dtype);
         l.run(
             &catalog::SELECTIVE_SCAN_FWD_SPINE,
             l.per_state(),
             Spec::new(),
             &[&a, &ends, &sums, &h0, &states],
         );
-        let y = empty(&u, u.shape(), u.dtype);
         l.run(
             &catalog::SELECTIVE_SCAN_FWD_APPLY,
             l.per_channel(1),

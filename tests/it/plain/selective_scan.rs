@@ -1,6 +1,6 @@
 //! The launches of `ops::selective_scan` against its oracle.
 
-use super::{Buffer, constant, double, run, single, sum_rows, workgroups_for};
+use super::{Buffer, assert_same_bits, constant, double, run, single, sum_rows, workgroups_for};
 use crate::compare::{Named, misses};
 use crate::selective_scan::{expected, problem};
 use bkbench::shader::{Kernel, Spec, catalog};
@@ -21,7 +21,13 @@ fn turned_back(values: &[f32], rows: usize, columns: usize) -> Vec<f64> {
 
 #[test]
 fn selective_scan_matches_the_oracle_on_plain_wgpu() {
-    for size in [[1, 1, 1, 1], [2, 17, 5, 3], [1, 16, 64, 16], [2, 97, 67, 4]] {
+    for size in [
+        [1, 1, 1, 1],
+        [2, 17, 5, 3],
+        [3, 45, 12, 3],
+        [1, 16, 64, 16],
+        [2, 97, 67, 4],
+    ] {
         let [batch, seq, d_inner, d_state] = size;
         let p = problem(size, true);
         let chunk = constant(&catalog::SELECTIVE_SCAN_FWD_REDUCE, "CHUNK") as usize;
@@ -65,6 +71,35 @@ fn selective_scan_matches_the_oracle_on_plain_wgpu() {
             &[&u, &delta_raw, &a, &b, &c, &states[0]],
             &[u.len()],
         );
+
+        if d_inner % 4 == 0 {
+            let whole = [Buffer::Output(states[0].len()), Buffer::Output(u.len())];
+            let inputs = [&u, &delta_raw, &a, &b, &c, &h0].map(|v| Buffer::Floats(v));
+            let chunks = |from: usize, to: usize, out: [Buffer<'_>; 2]| {
+                let kernel = &catalog::SELECTIVE_SCAN_FWD_FUSED;
+                let size = constant(kernel, "WG_SIZE");
+                run(
+                    kernel,
+                    &Spec::new(),
+                    workgroups_for(batch * d_inner / 4, size),
+                    &[&inputs[..], &out].concat(),
+                    &[batch, seq, d_inner / 4, d_state, from, to].map(|n| n as u32),
+                )
+                .unwrap()
+            };
+            let fused = chunks(0, n_chunks, whole);
+            assert_same_bits(&fused[0], &states[0], &format!("{size:?}, states"));
+            assert_same_bits(&fused[1], &y[0], &format!("{size:?}, y"));
+            let missed = misses(&[("y", double(&fused[1]))], &expected(&p).0[..1], 5e-6);
+            assert!(missed.is_empty(), "{size:?}, fused: {missed:?}");
+            // The second launch goes on from the states that the first one left.
+            let nothing = [&states[0], &u].map(|like| vec![f32::NAN; like.len()]);
+            let out = nothing.each_ref().map(|v| Buffer::Updated(v));
+            let first = chunks(0, n_chunks / 2, out);
+            let out = [&first[0], &first[1]].map(|v| Buffer::Updated(v));
+            let both = chunks(n_chunks / 2, n_chunks, out);
+            assert!(both == fused, "{size:?}: in two launches");
+        }
 
         let reduced = dispatch(
             &catalog::SELECTIVE_SCAN_BWD_REDUCE,
