@@ -29,13 +29,16 @@ pub const KERNELS: &[&Kernel] = &[
     &PACKED_MATMUL_PREFILL,
     &RESOLVENT_DIAG_BIDIRECTIONAL_BWD,
     &RESOLVENT_DIAG_BIDIRECTIONAL_FWD,
+    &RESOLVENT_DIAG_BIDIRECTIONAL_FWD_STAGED,
     &RESOLVENT_DIAG_BIDIRECTIONAL_PUBLISHED,
     &RESOLVENT_DIAG_BWD,
     &RESOLVENT_DIAG_BWD_REDUCE,
     &RESOLVENT_DIAG_BWD_SPINE,
+    &RESOLVENT_DIAG_BWD_STAGED,
     &RESOLVENT_DIAG_FWD,
     &RESOLVENT_DIAG_FWD_REDUCE,
     &RESOLVENT_DIAG_FWD_SPINE,
+    &RESOLVENT_DIAG_FWD_STAGED,
     &RESOLVENT_DIAG_FWD_VEC4,
     &RMS_NORM_BWD,
     &RMS_NORM_BWD_GAMMA,
@@ -142,6 +145,14 @@ pub static RESOLVENT_DIAG_BIDIRECTIONAL_FWD: Kernel = Kernel {
     n_outputs: 1,
 };
 
+/// The same, for few heads by way of workgroup memory.
+pub static RESOLVENT_DIAG_BIDIRECTIONAL_FWD_STAGED: Kernel = Kernel {
+    name: "resolvent_diag_bidirectional_fwd_staged",
+    source: include_str!("../../shaders/resolvent_diag_bidirectional_fwd_staged.wgsl"),
+    n_inputs: 4,
+    n_outputs: 1,
+};
+
 /// Bidirectional resolvent diagonal: what the published code returns as its gradient.
 pub static RESOLVENT_DIAG_BIDIRECTIONAL_PUBLISHED: Kernel = Kernel {
     name: "resolvent_diag_bidirectional_published",
@@ -206,6 +217,14 @@ pub static RESOLVENT_DIAG_BWD_SPINE: Kernel = Kernel {
     n_outputs: 1,
 };
 
+/// Causal resolvent diagonal: gradients, for few heads by way of workgroup memory.
+pub static RESOLVENT_DIAG_BWD_STAGED: Kernel = Kernel {
+    name: "resolvent_diag_bwd_staged",
+    source: include_str!("../../shaders/resolvent_diag_bwd_staged.wgsl"),
+    n_inputs: 4,
+    n_outputs: 4,
+};
+
 /// Causal resolvent diagonal.
 pub static RESOLVENT_DIAG_FWD: Kernel = Kernel {
     name: "resolvent_diag_fwd",
@@ -227,6 +246,14 @@ pub static RESOLVENT_DIAG_FWD_SPINE: Kernel = Kernel {
     name: "resolvent_diag_fwd_spine",
     source: include_str!("../../shaders/resolvent_diag_fwd_spine.wgsl"),
     n_inputs: 2,
+    n_outputs: 1,
+};
+
+/// Causal resolvent diagonal, for few heads by way of workgroup memory.
+pub static RESOLVENT_DIAG_FWD_STAGED: Kernel = Kernel {
+    name: "resolvent_diag_fwd_staged",
+    source: include_str!("../../shaders/resolvent_diag_fwd_staged.wgsl"),
+    n_inputs: 4,
     n_outputs: 1,
 };
 

@@ -209,7 +209,9 @@ fn cpu_f32_stays_within_the_bar() {
 
 #[test]
 fn wgsl_stays_within_the_bar() {
-    check(&support::wgpu(), DType::F32);
+    for device in support::wgpu_of_each_class() {
+        check(&device, DType::F32);
+    }
 }
 
 /// Outputs of the CPU path, poisoned beforehand: g, then the gradients.
@@ -287,7 +289,8 @@ fn reruns_are_bitwise_equal() {
         problem((2, 2203, 3), 1.0, false),
         problem((1, 4099, 4), 0.01, true),
     ] {
-        for device in [support::cpu(), support::wgpu()] {
+        let [software, gpu] = support::wgpu_of_each_class();
+        for device in [support::cpu(), software, gpu] {
             let first = through_burn(&p, &device, DType::F32);
             assert_eq!(first, through_burn(&p, &device, DType::F32));
         }

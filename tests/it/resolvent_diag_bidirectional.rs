@@ -164,7 +164,9 @@ fn cpu_f32_stays_within_the_bar() {
 
 #[test]
 fn wgsl_stays_within_the_bar() {
-    check(&support::wgpu(), DType::F32);
+    for device in support::wgpu_of_each_class() {
+        check(&device, DType::F32);
+    }
 }
 
 /// A complex number.

@@ -7,11 +7,30 @@ use burn::backend::wgpu::{CubeBackend, CubeTensor, into_contiguous};
 use super::Bounds;
 use super::autodiff::{ResolventDiagBackend, ResolventDiagGradient, Saved};
 use super::plan::Plan;
-use crate::ops::launch::{Work, empty, launch};
+use crate::hardware::adapters::Class;
+use crate::ops::launch::{Work, class, empty, launch};
 use crate::ops::sums::sum_rows_wgsl;
 use crate::shader::{Spec, catalog};
 
 const WG_SIZE: u32 = 64;
+/// Heads from which a row has a cache line of its own (64 bytes): neighbouring invocations then read neighbouring
+/// heads, and nothing is gained by way of workgroup memory.
+const HEADS_OF_A_LINE: usize = 16;
+
+/// Whether rows of so many heads travel through workgroup memory on the adapter of `tensor`: a software adapter's reads
+/// are as fast anywhere, and its barriers are dear.
+pub(super) fn is_staged(tensor: &CubeTensor, heads: usize) -> bool {
+    class(tensor) == Class::Gpu && heads < HEADS_OF_A_LINE
+}
+
+/// Workgroups of a staged launch, whose rows take `steps` each: whole chunks, all heads of them.
+pub(super) fn staged_work(chunks: usize, heads: usize, steps: usize) -> Work {
+    let size = WG_SIZE as usize;
+    Work {
+        workgroups: chunks.div_ceil(size / heads),
+        steps: steps * size,
+    }
+}
 
 impl ResolventDiagBackend for CubeBackend {
     fn resolvent_diag_infer(
@@ -60,20 +79,33 @@ pub(super) fn causal(
 ) -> CubeTensor {
     let [batch, seq, heads] = diag.shape().dims();
     let g = empty(diag, [batch, seq, 2 * heads], diag.dtype);
+    let spec = spec().bool("VARYING", coupling.shape() == diag.shape());
+    let warm_up = plan.warm_up.unwrap_or(0);
+    let buffers = [diag, coupling, shift, carry, &g];
+    let rows = warm_up + plan.chunk;
+    if is_staged(diag, heads) {
+        launch(
+            &catalog::RESOLVENT_DIAG_FWD_STAGED,
+            &spec.u32("HEADS", heads as u32),
+            staged_work(batch * plan.n_chunks(seq), heads, 4 * rows),
+            &buffers,
+            &[batch, seq, plan.chunk, warm_up, n_carried].map(|n| n as u32),
+        );
+        return g;
+    }
     let (kernel, columns) = match heads % 4 {
         0 => (&catalog::RESOLVENT_DIAG_FWD_VEC4, heads / 4),
         _ => (&catalog::RESOLVENT_DIAG_FWD, heads),
     };
-    let warm_up = plan.warm_up.unwrap_or(0);
     launch(
         kernel,
-        &spec().bool("VARYING", coupling.shape() == diag.shape()),
+        &spec,
         Work::items(
             batch * plan.n_chunks(seq) * columns,
             WG_SIZE,
-            4 * (warm_up + plan.chunk) * heads / columns,
+            4 * rows * heads / columns,
         ),
-        &[diag, coupling, shift, carry, &g],
+        &buffers,
         &[batch, seq, columns, plan.chunk, warm_up, n_carried].map(|n| n as u32),
     );
     g
@@ -126,22 +158,35 @@ impl ResolventDiagGradient for CubeBackend {
         let d_coupling = empty(&g, coupling.shape(), g.dtype);
         let parts = empty(&g, [batch * n_chunks, width], g.dtype);
         let d_g0 = empty(&g, [batch, width], g.dtype);
-        launch(
-            &catalog::RESOLVENT_DIAG_BWD,
-            &spec.bool("CARRIED", plan.warm_up.is_none()),
-            work(8 * (warm_up + plan.chunk)),
-            &[
-                &coupling,
-                &g,
-                &d_g,
-                &ends,
-                &d_diag,
-                &d_coupling,
-                &parts,
-                &d_g0,
-            ],
-            &[sizes[0], sizes[1], sizes[2], sizes[3], warm_up as u32],
-        );
+        let spec = spec.bool("CARRIED", plan.warm_up.is_none());
+        let buffers = [
+            &coupling,
+            &g,
+            &d_g,
+            &ends,
+            &d_diag,
+            &d_coupling,
+            &parts,
+            &d_g0,
+        ];
+        let steps = 8 * (warm_up + plan.chunk);
+        if is_staged(&g, heads) {
+            launch(
+                &catalog::RESOLVENT_DIAG_BWD_STAGED,
+                &spec.u32("HEADS", heads as u32),
+                staged_work(batch * n_chunks, heads, steps),
+                &buffers,
+                &[batch, seq, plan.chunk, warm_up].map(|n| n as u32),
+            );
+        } else {
+            launch(
+                &catalog::RESOLVENT_DIAG_BWD,
+                &spec,
+                work(steps),
+                &buffers,
+                &[sizes[0], sizes[1], sizes[2], sizes[3], warm_up as u32],
+            );
+        }
         let d_shift = Self::float_reshape(sum_rows_wgsl(parts, 1.0), [2, heads].into());
         [d_diag, d_coupling, d_shift, d_g0]
     }

@@ -1,15 +1,17 @@
 //! The launches of `ops::resolvent_diag` against its oracle, chunked both ways: with chunks that warm up
 //! before their own rows, and with states carried through the chunks in three phases.
 
-use super::{Buffer, double, run, single, sum_rows, workgroups_for};
+use super::{Buffer, assert_same_bits, double, run, single, sum_rows, workgroups_for};
 use crate::compare::{Named, misses, normals};
 use bkbench::math::oracle::resolvent_diag::Problem;
 use bkbench::shader::{Kernel, Spec, catalog};
 
 const WG_SIZE: u32 = 64;
 const CHUNK: usize = 32;
-/// Rows after which a wrong start is far below rounding, for the Im z and the couplings below.
-const WARM_UP: usize = 32;
+/// Rows after which a wrong start is far below rounding, for the Im z and the couplings below; no whole tiles.
+const WARM_UP: usize = 29;
+/// Rows through workgroup memory are for fewer heads.
+const HEADS_STAGED: usize = 16;
 
 struct Case<'a> {
     problem: Problem<'a, f64>,
@@ -37,18 +39,48 @@ impl Case<'_> {
         buffers: &[Buffer<'_>],
         params: &[usize],
     ) -> Vec<Vec<f32>> {
-        let params: Vec<u32> = params.iter().map(|&n| n as u32).collect();
-        run(
+        Self::launch_groups(
             kernel,
             spec,
             workgroups_for(items, WG_SIZE),
             buffers,
-            &params,
+            params,
         )
-        .expect("a kernel that runs")
     }
 
-    fn forward(&self, carried: bool, by_four: bool) -> Vec<f32> {
+    fn launch_groups(
+        kernel: &Kernel,
+        spec: &Spec,
+        workgroups: u32,
+        buffers: &[Buffer<'_>],
+        params: &[usize],
+    ) -> Vec<Vec<f32>> {
+        let params: Vec<u32> = params.iter().map(|&n| n as u32).collect();
+        run(kernel, spec, workgroups, buffers, &params).expect("a kernel that runs")
+    }
+
+    /// A launch of whole chunks, whose rows travel through workgroup memory.
+    fn launch_staged(
+        &self,
+        kernel: &Kernel,
+        spec: Spec,
+        buffers: &[Buffer<'_>],
+        [warm_up, n_carried]: [usize; 2],
+    ) -> Vec<Vec<f32>> {
+        let Problem {
+            batch, seq, heads, ..
+        } = self.problem;
+        let slots = WG_SIZE / heads as u32;
+        Self::launch_groups(
+            kernel,
+            &spec.u32("HEADS", heads as u32),
+            workgroups_for(batch * self.n_chunks(), slots),
+            buffers,
+            &[batch, seq, CHUNK, warm_up, n_carried],
+        )
+    }
+
+    fn forward(&self, carried: bool, way: Way) -> Vec<f32> {
         let Problem {
             batch, seq, heads, ..
         } = self.problem;
@@ -81,10 +113,6 @@ impl Case<'_> {
         } else {
             self.inputs[3].clone()
         };
-        let (kernel, columns) = match by_four {
-            true => (&catalog::RESOLVENT_DIAG_FWD_VEC4, heads / 4),
-            false => (&catalog::RESOLVENT_DIAG_FWD, heads),
-        };
         let (warm_up, n_carried) = if carried { (0, n_chunks) } else { (WARM_UP, 1) };
         let buffers = [
             diag,
@@ -93,6 +121,16 @@ impl Case<'_> {
             Buffer::Floats(&carry),
             Buffer::Output(batch * seq * 2 * heads),
         ];
+        let (kernel, columns) = match way {
+            Way::Alone => (&catalog::RESOLVENT_DIAG_FWD, heads),
+            Way::ByFour => (&catalog::RESOLVENT_DIAG_FWD_VEC4, heads / 4),
+            Way::Staged => {
+                let kernel = &catalog::RESOLVENT_DIAG_FWD_STAGED;
+                return self
+                    .launch_staged(kernel, self.spec(), &buffers, [warm_up, n_carried])
+                    .swap_remove(0);
+            }
+        };
         let params = [batch, seq, columns, CHUNK, warm_up, n_carried];
         Self::launch(
             kernel,
@@ -104,7 +142,8 @@ impl Case<'_> {
         .swap_remove(0)
     }
 
-    fn backward(&self, g: &[f32], carried: bool) -> Vec<Named> {
+    /// Gradients of diag, of a varying coupling, parts of that of the shift, and that of g0.
+    fn backward(&self, g: &[f32], carried: bool, way: Way) -> Vec<Vec<f32>> {
         let Problem {
             batch, seq, heads, ..
         } = self.problem;
@@ -159,26 +198,36 @@ impl Case<'_> {
         ];
         let warm_up = if carried { 0 } else { WARM_UP };
         let spec = self.spec().bool("CARRIED", carried);
+        if way == Way::Staged {
+            let kernel = &catalog::RESOLVENT_DIAG_BWD_STAGED;
+            return self.launch_staged(kernel, spec, &buffers, [warm_up, 0]);
+        }
         let params = [batch, seq, heads, CHUNK, warm_up];
-        let out = Self::launch(
-            &catalog::RESOLVENT_DIAG_BWD,
-            &spec,
-            chunks,
-            &buffers,
-            &params,
-        );
-        let d_coupling = if self.varying {
-            double(&out[1])
-        } else {
-            Vec::new()
+        let kernel = &catalog::RESOLVENT_DIAG_BWD;
+        Self::launch(kernel, &spec, chunks, &buffers, &params)
+    }
+
+    fn gradients(&self, out: &[Vec<f32>]) -> Vec<Named> {
+        let d_coupling = match self.varying {
+            true => double(&out[1]),
+            false => Vec::new(),
         };
+        let d_shift = sum_rows(&out[2], 2 * self.problem.heads);
         vec![
             ("d_diag", double(&out[0])),
             ("d_coupling", d_coupling),
-            ("d_shift", double(&sum_rows(&out[2], width))),
+            ("d_shift", double(&d_shift)),
             ("d_g0", double(&out[3])),
         ]
     }
+}
+
+/// How the heads of a row are run.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Alone,
+    ByFour,
+    Staged,
 }
 
 #[test]
@@ -187,8 +236,11 @@ fn resolvent_diag_matches_the_oracle_on_plain_wgpu() {
         (1, 1, 1, true),
         (2, 31, 3, true),
         (1, 33, 4, false),
+        (3, 2203, 1, true),
+        (2, 2203, 1, false),
         (2, 131, 5, true),
         (2, 64, 8, true),
+        (2, 200, 15, false),
         (2, 33, 67, false),
         (1, 35, 260, true),
     ] {
@@ -246,16 +298,29 @@ fn resolvent_diag_matches_the_oracle_on_plain_wgpu() {
         ];
         for carried in [false, true] {
             let what = format!("{batch} x {seq} x {heads}, carried: {carried}");
-            let got = case.forward(carried, false);
+            let got = case.forward(carried, Way::Alone);
             let missed = misses(&[("g", double(&got))], &[("g", g.clone())], 2e-6);
             assert!(missed.is_empty(), "{what}: {missed:?}");
             if heads % 4 == 0 {
-                let by_four = [("g by four", double(&case.forward(carried, true)))];
+                let by_four = [("g by four", double(&case.forward(carried, Way::ByFour)))];
                 let missed = misses(&by_four, &[("g by four", g.clone())], 2e-6);
                 assert!(missed.is_empty(), "{what}: {missed:?}");
             }
-            let missed = misses(&case.backward(&got, carried), &expected, 1e-5);
+            let gradients = case.backward(&got, carried, Way::Alone);
+            let missed = misses(&case.gradients(&gradients), &expected, 1e-5);
             assert!(missed.is_empty(), "{what}: {missed:?}");
+            if heads < HEADS_STAGED {
+                let staged = case.forward(carried, Way::Staged);
+                assert_same_bits(&staged, &got, &format!("{what}, g"));
+                let missed = misses(&[("g", double(&staged))], &[("g", g.clone())], 2e-6);
+                assert!(missed.is_empty(), "{what}, staged: {missed:?}");
+                let staged = case.backward(&got, carried, Way::Staged);
+                for (k, (staged, alone)) in staged.iter().zip(&gradients).enumerate() {
+                    assert_same_bits(staged, alone, &format!("{what}, gradient {k}"));
+                }
+                let missed = misses(&case.gradients(&staged), &expected, 1e-5);
+                assert!(missed.is_empty(), "{what}, staged: {missed:?}");
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use burn::backend::wgpu::{CubeBackend, CubeTensor, into_contiguous};
 
 use super::autodiff::{BidirectionalBackend, BidirectionalGradient, Saved};
 use crate::ops::launch::{Work, empty, launch, upload};
-use crate::ops::resolvent_diag::wgsl::causal;
+use crate::ops::resolvent_diag::wgsl::{causal, is_staged, staged_work};
 use crate::ops::resolvent_diag::{Bounds, Plan};
 use crate::ops::sums::sum_rows_wgsl;
 use crate::shader::{Spec, catalog};
@@ -123,13 +123,26 @@ impl<'a> Matrices<'a> {
     /// r, or, where `combine`, G.
     fn right(&self, g: &CubeTensor, combine: bool) -> CubeTensor {
         let out = empty(g, g.shape(), g.dtype);
-        launch(
-            &catalog::RESOLVENT_DIAG_BIDIRECTIONAL_FWD,
-            &self.spec().bool("COMBINE", combine),
-            self.work(4),
-            &[self.diag, self.coupling, self.shift, g, &out],
-            &self.params(),
-        );
+        let spec = self.spec().bool("COMBINE", combine);
+        let buffers = [self.diag, self.coupling, self.shift, g, &out];
+        let [batch, seq, heads, chunk, warm_up] = self.params();
+        if is_staged(self.diag, self.heads) {
+            launch(
+                &catalog::RESOLVENT_DIAG_BIDIRECTIONAL_FWD_STAGED,
+                &spec.u32("HEADS", heads),
+                staged_work(self.batch * self.n_chunks(), self.heads, 4 * self.rows()),
+                &buffers,
+                &[batch, seq, chunk, warm_up],
+            );
+        } else {
+            launch(
+                &catalog::RESOLVENT_DIAG_BIDIRECTIONAL_FWD,
+                &spec,
+                self.work(4),
+                &buffers,
+                &self.params(),
+            );
+        }
         out
     }
 
@@ -144,9 +157,13 @@ impl<'a> Matrices<'a> {
 
     /// One invocation a chunk and head, whose rows take `steps` each.
     fn work(&self, steps: usize) -> Work {
-        let rows = self.plan.warm_up.unwrap_or(0) + self.plan.chunk;
         let invocations = self.batch * self.n_chunks() * self.heads;
-        Work::items(invocations, WG_SIZE, steps * rows)
+        Work::items(invocations, WG_SIZE, steps * self.rows())
+    }
+
+    /// Rows that an invocation runs.
+    fn rows(&self) -> usize {
+        self.plan.warm_up.unwrap_or(0) + self.plan.chunk
     }
 
     fn params(&self) -> [u32; 5] {
