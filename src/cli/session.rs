@@ -177,7 +177,7 @@ fn given(path: &Path, config: &mut Config, hardware: &Hardware) -> Result<Loaded
     let shape = &given.shape;
     config.models = ComparedModels {
         a: shape.architecture.name().to_owned(),
-        b: String::new(),
+        b: None,
         control: None,
     };
     config.seeds.count = 1;

@@ -118,8 +118,8 @@ impl Benchmark {
 pub struct ComparedModels {
     /// First model.
     pub a: String,
-    /// Second model; empty where one model stands alone.
-    pub b: String,
+    /// Second model; absent where one model stands alone.
+    pub b: Option<String>,
     /// A third one that both should beat.
     pub control: Option<String>,
 }
@@ -128,7 +128,7 @@ impl Default for ComparedModels {
     fn default() -> Self {
         Self {
             a: "resnetbk".into(),
-            b: "mamba".into(),
+            b: Some("mamba".into()),
             control: None,
         }
     }
@@ -140,36 +140,36 @@ const TWIN: &str = " (b)";
 impl ComparedModels {
     /// Registered names, each once: a control that is one of the compared models is not trained again.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let [a, b] = [&self.a, &self.b].map(String::as_str);
-        let control = self.control.as_deref();
-        let others = [Some(b), control.filter(|&control| control != b)];
-        let others = others.into_iter().flatten();
-        let others = others.filter(move |&name| !name.is_empty() && name != a);
-        std::iter::once(a).chain(others)
+        let (a, b) = (self.a.as_str(), self.b.as_deref());
+        let control = self.control.as_deref().filter(|&it| Some(it) != b);
+        let others = [b, control].into_iter().flatten();
+        std::iter::once(a).chain(others.filter(move |&name| name != a))
     }
 
     /// What results call the models, in the order in which they run and are drawn: their names, and for the second
     /// of two equal ones its name with ` (b)` behind.
     pub fn labels(&self) -> Vec<String> {
         let mut labels: Vec<String> = self.names().map(str::to_owned).collect();
-        if self.is_twin_run() {
-            labels.insert(1, self.label_b());
+        let twin = self.label_b().filter(|label| is_twin(label));
+        if let Some(twin) = twin {
+            labels.insert(1, twin);
         }
         labels
     }
 
     /// What results call the second model.
-    pub fn label_b(&self) -> String {
-        if self.is_twin_run() {
-            format!("{}{TWIN}", self.b)
+    pub fn label_b(&self) -> Option<String> {
+        let b = self.b.as_ref()?;
+        Some(if self.is_twin_run() {
+            format!("{b}{TWIN}")
         } else {
-            self.b.clone()
-        }
+            b.clone()
+        })
     }
 
     /// Whether a model is compared with itself.
     pub fn is_twin_run(&self) -> bool {
-        self.a == self.b
+        self.b.as_ref() == Some(&self.a)
     }
 }
 

@@ -23,6 +23,11 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         "fairness (--fairness)",
         "at least one of identical and equal_tuning",
     );
+    require(
+        config.models.b.as_deref() != Some(""),
+        "models.b (--model_b)",
+        "the name of a model",
+    );
     let model = &config.model;
     for (key, value) in [
         ("model.d_model", model.d_model),

@@ -165,13 +165,20 @@ pub fn comparisons(record: &RunRecord) -> Vec<Comparison> {
 
 fn in_one_way(record: &RunRecord, fairness: Fairness) -> Vec<Comparison> {
     let models = &record.config.models;
-    if models.b.is_empty() || !record.is_causal(&models.a) || !record.is_causal(&models.b) {
+    let Some(b) = models.label_b() else {
+        return Vec::new();
+    };
+    let models = [models.a.clone(), b];
+    if !models.iter().all(|model| record.is_causal(model)) {
         return Vec::new();
     }
     let observations = observations(record);
     let mut found: Vec<Comparison> = settings(&observations)
         .iter()
-        .map(|(benchmark, setting)| compare(record, fairness, *benchmark, setting, &observations))
+        .map(|(benchmark, setting)| {
+            let place = (*benchmark, setting.as_str());
+            compare(record, &models, fairness, place, &observations)
+        })
         .collect();
     let tested = |of: fn(&Comparison) -> Option<f64>| -> (Vec<usize>, Vec<f64>) {
         let tests = found.iter().enumerate();
@@ -238,13 +245,11 @@ impl Comparison {
 
 fn compare(
     record: &RunRecord,
+    models: &[String; 2],
     fairness: Fairness,
-    benchmark: Benchmark,
-    setting: &str,
+    (benchmark, setting): (Benchmark, &str),
     observations: &[Observation<'_>],
 ) -> Comparison {
-    let models = &record.config.models;
-    let models = [models.a.clone(), models.label_b()];
     let [of_a, of_b] = models.each_ref().map(|model| -> Vec<&Observation<'_>> {
         let of_model = |o: &&Observation<'_>| o.is_at(benchmark, setting) && o.cell.model == *model;
         observations.iter().filter(of_model).collect()

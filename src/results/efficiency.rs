@@ -202,7 +202,7 @@ fn flops_to(cell: &Cell, target: f64) -> Option<f64> {
 /// tokens that it predicts.
 pub(super) fn ratio(record: &RunRecord) -> Option<EfficiencyRatio> {
     let config = &record.config;
-    let (a, b) = (&config.models.a, &config.models.label_b());
+    let (a, b) = (&config.models.a, &config.models.label_b()?);
     if !(record.is_causal(a) && record.is_causal(b)) {
         return None;
     }

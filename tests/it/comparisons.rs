@@ -232,7 +232,7 @@ fn models_of_one_quality_are_rarely_told_apart() {
 #[test]
 fn a_model_against_itself_is_compared_and_nothing_is_claimed() {
     let mut config = longcontext(&GUIDE_LENGTHS, 5, 200).config;
-    config.models.b = "resnetbk".into();
+    config.models.b = Some("resnetbk".into());
     // Far apart, however that came to be: a claim all the same would be one by chance.
     let record = with_nll(&made_up::of_config(config, 200, false), |cell| {
         let more = if cell.model == "resnetbk (b)" {

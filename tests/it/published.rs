@@ -608,6 +608,7 @@ fn a_published_model_is_measured_at_every_width() {
     assert_eq!((cell.n_steps, &cell.metrics), (0, &None));
     assert!(record.summaries.is_empty());
     assert_eq!(record.config.models.names().collect::<Vec<_>>(), ["mamba"]);
+    assert_eq!(record.config.models.b, None);
     assert_eq!(record.n_cells(), 1);
     assert_eq!(
         (record.config.model.d_model, record.config.model.n_layers),

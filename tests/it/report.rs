@@ -380,7 +380,7 @@ fn a_report_says_what_a_run_lacks() {
     says(&empty, "the run is not finished: 0 of 12 cells have run");
 
     let mut alone = longcontext(5);
-    alone.config.models.b = "resnetbk".into();
+    alone.config.models.b = Some("resnetbk".into());
     let alone = made_up::changed(&alone, |cell| cell.model == "resnetbk");
     let page = says(&alone, "a model against itself: any difference is chance");
     assert!(page.contains("a model against itself"), "claims say so too");

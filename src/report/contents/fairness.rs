@@ -33,7 +33,7 @@ fn size(record: &RunRecord, name: &str) -> [String; 5] {
     let models = &record.config.models;
     let role = match name {
         _ if name == models.a => "a",
-        _ if name == models.label_b() => "b",
+        _ if models.label_b().is_some_and(|b| name == b) => "b",
         _ => "control",
     };
     let cell = record.cells.iter().find(|cell| cell.model == name);
@@ -50,7 +50,7 @@ fn size(record: &RunRecord, name: &str) -> [String; 5] {
 
 /// What was matched, and what the audits found of it.
 fn matching(record: &RunRecord) -> Vec<String> {
-    if record.config.models.b.is_empty() {
+    if record.config.models.b.is_none() {
         return vec!["One model alone: nothing was matched.".into()];
     }
     let basis = match record.config.model.match_basis {

@@ -29,10 +29,10 @@ pub(super) fn title(record: &RunRecord) -> String {
 /// Why models a and b of the run are not compared; `None` where they are.
 pub(super) fn why_not_compared(record: &RunRecord) -> Option<String> {
     let models = &record.config.models;
-    if models.b.is_empty() {
+    let Some(b) = &models.b else {
         return Some(format!("{} alone, compared with nothing", models.a));
-    }
-    let leaks = [&models.a, &models.b]
+    };
+    let leaks = [&models.a, b]
         .into_iter()
         .find(|model| !record.is_causal(model));
     if let Some(model) = leaks {
