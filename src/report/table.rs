@@ -5,26 +5,29 @@ use crate::results::{Censoring, Limit, ModelLimits, RunRecord, STEPS_FOR_A_CLAIM
 use crate::stats::{Estimate, PairedT};
 use crate::units::Count;
 
-pub(super) const COLUMNS: [&str; 11] = [
-    "N",
-    "model",
-    "completed",
-    "spikes",
-    "not finite",
-    "training loss",
-    "held-out loss",
-    "perplexity",
-    "bits/byte",
-    "context",
-    "tokens/s",
-];
+/// Heads of the table of a record.
+pub(super) fn columns(record: &RunRecord) -> [&'static str; 11] {
+    [
+        setting_head(record),
+        "model",
+        "completed",
+        "spikes",
+        "not finite",
+        "training loss",
+        "held-out loss",
+        "perplexity",
+        "bits/byte",
+        "context",
+        "tokens/s",
+    ]
+}
 
 /// Title of the table of models whose numbers are compared with nothing.
 pub(super) const NOT_CAUSAL: &str = "not causal: these models see the tokens they predict";
 
 pub(super) const LIMIT_COLUMNS: [&str; 3] = ["model", "max stable length", "max useful length"];
 
-/// One row a sequence length and model: means over completed seeds, `+-` half the 95 % t interval, `-` where absent;
+/// One row a setting (a sequence length, a budget, a dataset) and model: means over completed seeds, `+-` half the 95 % t interval, `-` where absent;
 /// then one row a model with the lengths it reaches.
 ///
 /// Losses are in nats per token; the training loss is that of the last tenth of the steps. Spikes and steps that were
@@ -34,7 +37,7 @@ pub fn table(record: &RunRecord) -> String {
     let is_causal = |summary: &&Summary| record.is_causal(&summary.model);
     let (causal, others): (Vec<&Summary>, Vec<&Summary>) =
         record.summaries.iter().partition(is_causal);
-    let mut lines = aligned(COLUMNS, causal.into_iter().map(row));
+    let mut lines = aligned(columns(record), causal.into_iter().map(row));
     lines.extend(counting(record));
     lines.extend(record.summaries.iter().filter_map(overflows));
     let (limits, others_limits): (Vec<&ModelLimits>, Vec<&ModelLimits>) = record
@@ -45,7 +48,10 @@ pub fn table(record: &RunRecord) -> String {
     if !others.is_empty() {
         lines.push(String::new());
         lines.push(NOT_CAUSAL.into());
-        lines.extend(aligned(COLUMNS, others.into_iter().map(incomparable)));
+        lines.extend(aligned(
+            columns(record),
+            others.into_iter().map(incomparable),
+        ));
         lines.extend(limits_table(others_limits));
     }
     visible(&(lines.join("\n") + "\n"))
@@ -127,6 +133,22 @@ pub(super) fn row(summary: &Summary) -> [String; 11] {
     ]
 }
 
+/// What the [settings](setting) of a record are.
+pub(super) fn setting_head(record: &RunRecord) -> &'static str {
+    let head = |summary: &Summary| match (summary.flops_budget, &summary.dataset) {
+        (Some(_), _) => "budget",
+        (None, Some(_)) => "dataset",
+        (None, None) => "N",
+    };
+    let mut heads = record.summaries.iter().map(head);
+    let first = heads.next().unwrap_or("N");
+    if heads.all(|other| other == first) {
+        first
+    } else {
+        "setting"
+    }
+}
+
 /// The sequence length, or the budget or dataset where there is one.
 pub(super) fn setting(summary: &Summary) -> String {
     match (summary.flops_budget, &summary.dataset) {
@@ -147,10 +169,12 @@ pub(super) fn incomparable(summary: &Summary) -> [String; 11] {
 /// What mixed precision cost, where it did.
 pub(super) fn overflows(summary: &Summary) -> Option<String> {
     (summary.loss_scale_overflows > 0).then(|| {
+        let is_length = summary.flops_budget.is_none() && summary.dataset.is_none();
         format!(
-            "{} at N = {}: {} loss-scale overflow(s); each time the batch was tried again at half the scale.",
+            "{} at {}{}: {} loss-scale overflow(s); each time the batch was tried again at half the scale.",
             summary.model,
-            Count(summary.seq_len as u64),
+            if is_length { "N = " } else { "" },
+            setting(summary),
             Count(summary.loss_scale_overflows)
         )
     })

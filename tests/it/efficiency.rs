@@ -361,6 +361,9 @@ fn a_point_that_costs_more_and_gains_nothing_is_off_the_front() {
 
 #[test]
 fn budgets_are_settings_of_their_own_in_summaries_and_comparisons() {
+    let means = bkbench::report::table::table(&record(1.5));
+    assert!(means.starts_with("budget     model"), "{means}");
+
     let record = record(1.0);
     assert_eq!(record.summaries.len(), 3 * 2);
     assert!(record.summaries.iter().all(|summary| summary.n_seeds == 5));

@@ -174,7 +174,7 @@ fn results(record: &RunRecord) -> Vec<Block> {
     let of_causal = record.summaries.iter().filter(|it| is_causal(&it.model));
     blocks.push(Block::table(
         "Means over completed seeds, +- half the 95 % t interval, - where absent; losses in nats per token, the training loss over the last tenth of the steps",
-        table::COLUMNS,
+        table::columns(record),
         (2, Kind::Number),
         of_causal.map(table::row),
     ));
@@ -191,7 +191,7 @@ fn results(record: &RunRecord) -> Vec<Block> {
     if others().next().is_some() {
         blocks.push(Block::table(
             table::NOT_CAUSAL,
-            table::COLUMNS,
+            table::columns(record),
             (2, Kind::Number),
             others().map(table::incomparable),
         ));
@@ -208,7 +208,13 @@ fn results(record: &RunRecord) -> Vec<Block> {
     blocks.extend(recalled(record));
     blocks.push(Block::table(
         "Time and memory: the largest measured peak of a training over the seeds, and what was estimated before it",
-        ["N", "model", "measured peak", "estimated", "training tokens/s"],
+        [
+            table::setting_head(record),
+            "model",
+            "measured peak",
+            "estimated",
+            "training tokens/s",
+        ],
         (2, Kind::Number),
         record.summaries.iter().map(|it| memory(record, it)),
     ));
