@@ -657,6 +657,7 @@ fn flags_of_a_training_are_refused_beside_a_model_that_is_given() {
         "--steps 3",
         "--num_seeds 2",
         "--save_checkpoints",
+        "--checkpoint_every 3",
     ] {
         let line = format!(
             "run --benchmark quantization --checkpoint model --text text.txt --tokenizer words.json {flags}"

@@ -120,7 +120,7 @@ pub struct Args {
 }
 
 /// Flags that mean nothing to a model that is not trained here.
-const OF_TRAININGS: [&str; 14] = [
+const OF_TRAININGS: [&str; 15] = [
     "fairness",
     "model_a",
     "model_b",
@@ -134,6 +134,7 @@ const OF_TRAININGS: [&str; 14] = [
     "gradient_checkpointing",
     "cpu_offloading",
     "save_checkpoints",
+    "checkpoint_every",
     "max_cell_seconds",
 ];
 
