@@ -190,3 +190,69 @@ fn a_merged_run_is_a_run_like_any_other() {
     let printed = bkbench(&format!("merge {folder} {}", third.display()));
     assert!(printed.contains("6 of 6"), "{printed}");
 }
+
+const SETTINGS: &str = "
+[model]
+d_model = 16
+n_layers = 1
+[data]
+tokenizer = \"bytes\"
+eval_tokens = 500
+[train]
+budget = { steps = 6 }
+[longcontext]
+seq_lengths = [32, 64]
+[device]
+name = \"cpu\"
+";
+
+#[test]
+fn a_merged_run_is_replayed_and_says_where_its_checkpoints_are() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("settings.toml"), SETTINGS).unwrap();
+    let bkbench = |line: &str| {
+        let mut command = Command::cargo_bin("bkbench").unwrap();
+        let output = command
+            .current_dir(dir.path())
+            .args(line.split_whitespace())
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let folder = |printed: &str| {
+        let mut lines = printed.lines();
+        let folder = lines.find_map(|it| it.strip_prefix("results: "));
+        folder.unwrap().to_owned()
+    };
+    let shards = [(42, 2), (44, 1)].map(|(first, count)| {
+        let line = format!(
+            "run --config settings.toml --save_checkpoints --quiet --seed {first} --num_seeds {count}"
+        );
+        let (code, printed, said) = bkbench(&line);
+        assert_eq!(code, Some(0), "{said}");
+        folder(&printed)
+    });
+    let (_, printed, _) = bkbench(&format!("merge {} {}", shards[0], shards[1]));
+    let merged = folder(&printed);
+    let (code, printed, said) = bkbench(&format!("replay {merged}"));
+    assert_eq!(code, Some(0), "{printed}{said}");
+    // Of the run four comparisons, of each of 2 x 2 x 3 cells four; its last weights are elsewhere.
+    assert!(
+        printed.ends_with("52 same, 0 differ, 12 not compared\n"),
+        "{printed}"
+    );
+    for (shard, n_cells) in shards.iter().zip([8, 4]) {
+        let where_from = format!("checkpoints stay with the shards: replay {shard}");
+        assert_eq!(printed.matches(&where_from).count(), n_cells, "{printed}");
+    }
+    let (_, printed, _) = bkbench(&format!("replay {}", shards[1]));
+    assert!(
+        printed.ends_with("28 same, 0 differ, 0 not compared\n"),
+        "{printed}"
+    );
+}

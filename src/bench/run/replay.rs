@@ -7,11 +7,13 @@ use crate::models::{LanguageModel, weights};
 use crate::results::{
     Cell, Finite, LongContextMetrics, Outcome, ReplayCheck, ReplayVerdict, RunRecord,
 };
-use crate::train::{Interrupt, Observer, Step, train};
+use crate::train::{Checkpoint, Interrupt, Observer, Step, train};
 use crate::{Error, Result};
 
 /// Steps of a training that are taken again.
 const STEPS: usize = 5;
+/// What is compared of the end of a training first, or not at all.
+const WEIGHTS: &str = "last weights";
 
 fn compared<T: PartialEq + std::fmt::Debug>(recorded: &T, now: &T) -> ReplayVerdict {
     if recorded == now {
@@ -128,9 +130,17 @@ impl Run<'_> {
             };
             of_cell("first steps", first_steps);
             if cell.outcome == Outcome::Completed {
-                for (what, verdict) in self.end(point, cell, metrics, elsewhere.as_deref())? {
-                    of_cell(what, verdict);
-                }
+                let checkpoint = match self.last_checkpoint(record, cell) {
+                    Ok(checkpoint) => checkpoint,
+                    Err(verdict) => {
+                        of_cell(WEIGHTS, verdict);
+                        continue;
+                    }
+                };
+                let (weights, evaluation) =
+                    self.end(point, &checkpoint, metrics, elsewhere.as_deref())?;
+                of_cell(WEIGHTS, weights);
+                of_cell("evaluation", evaluation);
             }
         }
         Ok(())
@@ -176,24 +186,35 @@ impl Run<'_> {
         Ok(ReplayVerdict::Same)
     }
 
-    /// Evaluates the last checkpoint again, where it was kept.
+    /// The last checkpoint of a cell's training, or what is to be said where there is none.
+    fn last_checkpoint(
+        &self,
+        record: &RunRecord,
+        cell: &Cell,
+    ) -> std::result::Result<Checkpoint, ReplayVerdict> {
+        let (checkpoint, damaged) = self.checkpoints.of_training(&cell.training).newest();
+        checkpoint.ok_or_else(|| {
+            let mut shards = record.provenance.shards.iter();
+            let shard = shards.find(|shard| shard.seeds.iter().any(|seed| seed == cell.seed));
+            match (damaged.into_iter().next(), shard) {
+                (Some(problem), _) => ReplayVerdict::Differs(problem),
+                (None, Some(shard)) => ReplayVerdict::NotCompared(format!(
+                    "checkpoints stay with the shards: replay {}",
+                    shard.run
+                )),
+                (None, None) => ReplayVerdict::NotCompared("no checkpoint was kept".into()),
+            }
+        })
+    }
+
+    /// Evaluates the last checkpoint again: the verdicts on its weights and on the evaluation.
     fn end(
         &self,
         point: Point<'_>,
-        cell: &Cell,
+        checkpoint: &Checkpoint,
         metrics: &LongContextMetrics,
         elsewhere: Option<&str>,
-    ) -> Result<Vec<(&'static str, ReplayVerdict)>> {
-        const WEIGHTS: &str = "last weights";
-        const EVALUATION: &str = "evaluation";
-        let (checkpoint, damaged) = self.checkpoints.of_training(&cell.training).newest();
-        let Some(checkpoint) = checkpoint else {
-            let verdict = match damaged.into_iter().next() {
-                Some(problem) => ReplayVerdict::Differs(problem),
-                None => ReplayVerdict::NotCompared("no checkpoint was kept".into()),
-            };
-            return Ok(vec![(WEIGHTS, verdict)]);
-        };
+    ) -> Result<(ReplayVerdict, ReplayVerdict)> {
         let model = LanguageModel::new(point.shape, point.seed, &self.hardware.device);
         let model = checkpoint.weights(model)?;
         let weights = compared_hashes(&metrics.weights_sha256, &weights::sha256(&model)?);
@@ -204,7 +225,7 @@ impl Run<'_> {
                 &Some(point.evaluate(&model)?.evaluation),
             ),
         };
-        Ok(vec![(WEIGHTS, weights), (EVALUATION, evaluation)])
+        Ok((weights, evaluation))
     }
 }
 
