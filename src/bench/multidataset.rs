@@ -22,8 +22,7 @@ pub(super) fn on_dataset(dataset: &Dataset) -> OnDataset {
     }
 }
 
-/// The held-out text in one window, so that the state is carried from its first token to its last; `None` for a model
-/// that carries none.
+/// The held-out text with the state carried through every document; `None` for a model that carries none.
 ///
 /// # Errors
 /// A device that fails, or a loss that is not finite.
@@ -36,6 +35,6 @@ pub(super) fn carried(
         return Ok(None);
     }
     let n_bytes = dataset.manifest.eval.n_bytes as u64;
-    let held_out = evaluator.evaluate(&dataset.eval, n_bytes, dataset.eval.len())?;
-    Ok(Some(held_out.evaluation))
+    let carried = evaluator.evaluate_documents(&dataset.eval, n_bytes);
+    carried.map(Some)
 }

@@ -3,6 +3,7 @@
 use std::env;
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,11 +15,15 @@ use super::tokens::{Width, hex};
 use crate::{Error, Result};
 
 /// Goes up whenever the bytes of a token file, the held-out rule or the separators change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"bkbtoken";
-/// Magic, version, bytes an id (`u32` each), key, number of training and evaluation ids (`u64` each),
-/// their sha256s; little-endian. The ids follow, training first.
-const HEADER: usize = 8 + 4 + 4 + 32 + 2 * 8 + 2 * 32;
+const OTHER_LENGTH: &str = "has another length than its header says";
+/// Magic, version, bytes an id (`u32` each), key, number of training and evaluation ids and of their documents (`u64`
+/// each), the sha256s of both parts; little-endian. The ids follow, training first, and then likewise where documents
+/// begin (`u64`).
+const HEADER: usize = 8 + 4 + 4 + 32 + 4 * 8 + 2 * 32;
+/// Bytes of the place where a document begins.
+const START: usize = 8;
 
 /// The tokens of a text, split.
 #[derive(Debug, Clone)]
@@ -73,24 +78,41 @@ impl CacheFile {
             4 => Width::Four,
             _ => return Err("has another header"),
         };
-        let (n_train, n_eval) = (count(48), count(56));
-        let expected = n_train
-            .checked_add(n_eval)
-            .and_then(|n| n.checked_mul(width.bytes() as u64));
-        if expected != Some((map.len() - HEADER) as u64) {
-            return Err("has another length than its header says");
+        let mut sections = [0..0, 0..0, 0..0, 0..0];
+        let mut at = HEADER;
+        let sizes = [width.bytes(), width.bytes(), START, START];
+        for (i, (section, size)) in sections.iter_mut().zip(sizes).enumerate() {
+            let n_bytes = count(48 + 8 * i).checked_mul(size as u64);
+            let end = n_bytes.and_then(|n| n.checked_add(at as u64));
+            let end = end.filter(|&end| end <= map.len() as u64);
+            let end = end.ok_or(OTHER_LENGTH)? as usize;
+            *section = at..end;
+            at = end;
         }
-        let hashes = [header[64..96].to_vec(), header[96..128].to_vec()];
-        let (n_train, n_eval) = (n_train as usize, n_eval as usize);
+        if at != map.len() {
+            return Err(OTHER_LENGTH);
+        }
+        let hashes = [header[80..112].to_vec(), header[112..144].to_vec()];
         let map = Arc::new(map);
-        let train = Tokens::from_storage(map.clone(), HEADER, n_train, width);
-        let eval = Tokens::from_storage(map, HEADER + n_train * width.bytes(), n_eval, width);
-        for (tokens, hash) in [&train, &eval].into_iter().zip(hashes) {
-            if Sha256::digest(tokens.bytes()).as_slice() != hash {
+        let part = |ids: Range<usize>, starts: Range<usize>| {
+            let (starts, _) = map[starts].as_chunks();
+            let starts = starts
+                .iter()
+                .map(|&start| u64::from_le_bytes(start) as usize);
+            let n_ids = ids.len() / width.bytes();
+            Tokens::from_storage(map.clone(), ids.start, n_ids, width).with_starts(starts.collect())
+        };
+        let [train, eval, train_starts, eval_starts] = sections;
+        let tokens = Split {
+            train: part(train, train_starts),
+            eval: part(eval, eval_starts),
+        };
+        for (tokens, hash) in [&tokens.train, &tokens.eval].into_iter().zip(hashes) {
+            if hash_of(tokens).as_slice() != hash {
                 return Err("has ids that do not match its hash");
             }
         }
-        Ok(Split { train, eval })
+        Ok(tokens)
     }
 
     /// Writes `tokens`; a reader sees the old file or the whole new one.
@@ -106,11 +128,16 @@ impl CacheFile {
         header.extend_from_slice(&(width.bytes() as u32).to_le_bytes());
         header.extend_from_slice(&self.key);
         let parts = [&tokens.train, &tokens.eval];
-        for part in parts {
-            header.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        let n_documents = |tokens: &Tokens| tokens.starts().len();
+        for count in parts
+            .map(Tokens::len)
+            .into_iter()
+            .chain(parts.map(n_documents))
+        {
+            header.extend_from_slice(&(count as u64).to_le_bytes());
         }
         for part in parts {
-            header.extend_from_slice(&Sha256::digest(part.bytes()));
+            header.extend_from_slice(&hash_of(part));
         }
         let write = || {
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -118,12 +145,28 @@ impl CacheFile {
             for part in parts {
                 file.write_all(part.bytes())?;
             }
+            for part in parts {
+                file.write_all(&bytes_of(part.starts()))?;
+            }
             file.as_file().sync_all()?;
             file.persist(&self.path)?;
             Ok(())
         };
         write().map_err(Error::io("write", &self.path))
     }
+}
+
+/// sha256 of the ids, and behind them where documents begin.
+fn hash_of(tokens: &Tokens) -> [u8; 32] {
+    let ids = Sha256::new().chain_update(tokens.bytes());
+    ids.chain_update(bytes_of(tokens.starts()))
+        .finalize()
+        .into()
+}
+
+fn bytes_of(starts: &[usize]) -> Vec<u8> {
+    let bytes = |&start: &usize| (start as u64).to_le_bytes();
+    starts.iter().flat_map(bytes).collect()
 }
 
 /// Maps a token file.

@@ -381,9 +381,9 @@ fn encode(passages: &[&str], tokenizer: &Tokenizer) -> Result<Tokens> {
         .par_iter()
         .map(|passage| tokenizer.encode(passage))
         .collect();
-    let separator: Vec<u32> = tokenizer.separator().into_iter().collect();
-    Ok(Tokens::from_ids(
-        &parts?.join(&separator[..]),
+    Ok(Tokens::from_documents(
+        &parts?,
+        tokenizer.separator(),
         tokenizer.vocab_size(),
     ))
 }

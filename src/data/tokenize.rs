@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -22,7 +23,7 @@ use crate::units::Count;
 use crate::{Error, Result};
 
 /// Goes up whenever the ids of a text, or the form of these files, change.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Text that is encoded at a time, in bytes.
 const BATCH: usize = 4 << 20;
 /// Text that is encoded at a time for each token that is still wanted, in bytes.
@@ -116,6 +117,8 @@ pub(super) struct Pass<'a> {
 struct Sidecar {
     version: u32,
     split: SplitManifest,
+    /// [`Tokens::starts`].
+    starts: Vec<usize>,
 }
 
 impl Pass<'_> {
@@ -152,7 +155,7 @@ impl Pass<'_> {
                 )
             }
         };
-        let split = self.write(file.as_file(), file.path(), progress)?;
+        let (split, starts) = self.write(file.as_file(), file.path(), progress)?;
         self.check(&split)?;
         let mapped = map(file.as_file(), file.path())?;
         if kept {
@@ -165,14 +168,16 @@ impl Pass<'_> {
             Sidecar {
                 version: VERSION,
                 split: split.clone(),
+                starts: starts.clone(),
             }
             .store(&stem.with_extension("json"))?;
         }
-        Ok((self.tokens(Arc::new(mapped), &split), split))
+        Ok((self.tokens(mapped, &split, starts), split))
     }
 
-    fn tokens(&self, storage: Arc<dyn AsRef<[u8]> + Send + Sync>, split: &SplitManifest) -> Tokens {
-        Tokens::from_storage(storage, 0, split.n_tokens, self.width())
+    fn tokens(&self, mapped: Mmap, split: &SplitManifest, starts: Vec<usize>) -> Tokens {
+        let tokens = Tokens::from_storage(Arc::new(mapped), 0, split.n_tokens, self.width());
+        tokens.with_starts(starts)
     }
 
     fn width(&self) -> Width {
@@ -218,11 +223,17 @@ impl Pass<'_> {
         let damaged = |path: &Path| {
             Error::CheckFailed(format!("the token file {} is damaged", path.display()))
         };
-        let Sidecar { version, split } =
-            serde_json::from_slice(&json).map_err(|_| damaged(&sidecar))?;
+        let Sidecar {
+            version,
+            split,
+            starts,
+        } = serde_json::from_slice(&json).map_err(|_| damaged(&sidecar))?;
         let sources = split.provenance.as_ref().ok_or_else(|| damaged(&sidecar))?;
         if version != VERSION {
             return Ok(None);
+        }
+        if starts.first() != Some(&0) || !starts.is_sorted() {
+            return Err(damaged(&sidecar));
         }
         for source in &sources.files {
             let path = self.dir.join(&source.file);
@@ -236,20 +247,20 @@ impl Pass<'_> {
         if mapped.len() != split.n_tokens * self.width().bytes() {
             return Err(damaged(&path));
         }
-        let tokens = self.tokens(Arc::new(mapped), &split);
+        let tokens = self.tokens(mapped, &split, starts);
         if tokens.sha256() != split.ids_sha256 {
             return Err(damaged(&path));
         }
         Ok(Some((tokens, split)))
     }
 
-    /// Reads, encodes and writes the ids to `file`.
+    /// Reads, encodes and writes the ids to `file`; says where documents begin.
     fn write(
         &self,
         file: &File,
         path: &Path,
         progress: &mut dyn FnMut(&str),
-    ) -> Result<SplitManifest> {
+    ) -> Result<(SplitManifest, Vec<usize>)> {
         progress(&format!(
             "tokenizing {} with {}",
             self.title,
@@ -260,6 +271,7 @@ impl Pass<'_> {
         let mut out = BufWriter::new(file);
         let mut reader = Reader::new(self.files, self.form, self.select);
         let mut tally = Tally::default();
+        let mut starts = Vec::new();
         let separator: Vec<u32> = self.separator().into_iter().collect();
         let complete = loop {
             let wanted = self
@@ -285,6 +297,9 @@ impl Pass<'_> {
                 } else {
                     &[]
                 };
+                if starts.is_empty() || self.form == Form::Documents {
+                    starts.push(tally.n_tokens);
+                }
                 let bytes = self.width().encode(&[before, &ids].concat());
                 out.write_all(&bytes).map_err(Error::io("write", path))?;
                 tally.add(text, &bytes, before.len() + ids.len());
@@ -320,7 +335,7 @@ impl Pass<'_> {
                 sha256: prefix_sha256(path, read.n_read())?,
             })
         });
-        Ok(SplitManifest {
+        let split = SplitManifest {
             n_bytes: tally.n_bytes,
             n_chars: tally.n_chars,
             n_tokens: tally.n_tokens,
@@ -333,7 +348,8 @@ impl Pass<'_> {
                 n_words: (self.form != Form::Documents).then_some(tally.n_words),
                 text_sha256: hex(&tally.text.finalize()),
             }),
-        })
+        };
+        Ok((split, starts))
     }
 
     /// Holds a split that was read whole against what its publishers say.

@@ -1,4 +1,4 @@
-//! A sequence of token ids, in memory or in a memory-mapped cache file.
+//! A sequence of token ids, in memory or in a memory-mapped cache file, and where its documents begin.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,6 +16,8 @@ pub struct Tokens {
     offset: usize,
     len: usize,
     width: Width,
+    /// Where documents begin, rising from 0; those behind `len` do not count.
+    starts: Arc<[usize]>,
 }
 
 /// Bytes an id takes.
@@ -62,13 +64,46 @@ impl Width {
 }
 
 impl Tokens {
-    /// Keeps `ids` of a vocabulary of `vocab_size` in memory.
+    /// Keeps `ids` of a vocabulary of `vocab_size` in memory, as one document.
     pub fn from_ids(ids: &[u32], vocab_size: usize) -> Self {
         let width = Width::for_vocabulary(vocab_size);
         Self::from_storage(Arc::new(width.encode(ids)), 0, ids.len(), width)
     }
 
-    /// The `len` ids that start at byte `offset` of `storage`, which must reach that far.
+    /// Joins documents, with `separator`, where there is one, between each two. It counts to the second of them.
+    pub fn from_documents(
+        documents: &[Vec<u32>],
+        separator: Option<u32>,
+        vocab_size: usize,
+    ) -> Self {
+        let separator: Vec<u32> = separator.into_iter().collect();
+        let mut starts = vec![0];
+        for document in documents.iter().take(documents.len().saturating_sub(1)) {
+            let before = if starts.len() > 1 { separator.len() } else { 0 };
+            starts.push(starts[starts.len() - 1] + before + document.len());
+        }
+        Self::from_ids(&documents.join(&separator[..]), vocab_size).with_starts(starts)
+    }
+
+    /// The same with documents that begin at `starts`, in order, the first at 0.
+    #[must_use]
+    pub(super) fn with_starts(self, mut starts: Vec<usize>) -> Self {
+        // A document may have no token.
+        starts.dedup();
+        Self {
+            starts: starts.into(),
+            ..self
+        }
+    }
+
+    /// Where documents begin: the first at 0, each other one with the separator before it, where there is one. A running text
+    /// is one document.
+    pub fn starts(&self) -> &[usize] {
+        let n = self.starts.partition_point(|&start| start < self.len);
+        &self.starts[..n]
+    }
+
+    /// The `len` ids that start at byte `offset` of `storage`, which must reach that far, as one document.
     pub(super) fn from_storage(
         storage: Arc<dyn AsRef<[u8]> + Send + Sync>,
         offset: usize,
@@ -84,6 +119,7 @@ impl Tokens {
             offset,
             len,
             width,
+            starts: [0].into(),
         }
     }
 
@@ -130,9 +166,14 @@ impl Tokens {
     #[must_use]
     pub fn suffix(&self, n: usize) -> Self {
         let len = self.len.min(n);
+        let cut = self.len - len;
+        let later = self.starts.iter().filter(|&&start| start > cut);
         Self {
-            offset: self.offset + (self.len - len) * self.width.bytes(),
+            offset: self.offset + cut * self.width.bytes(),
             len,
+            starts: std::iter::once(0)
+                .chain(later.map(|start| start - cut))
+                .collect(),
             ..self.clone()
         }
     }
@@ -183,5 +224,21 @@ mod tests {
         }
         assert_eq!(Tokens::from_ids(&[1], 65_536).bytes(), [1, 0]);
         assert_eq!(Tokens::from_ids(&[1], 65_537).bytes(), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn documents_begin_at_their_separators_and_keep_to_parts() {
+        let documents = [vec![1, 2], vec![3], vec![4, 5, 6]];
+        let joined = |separator| Tokens::from_documents(&documents, separator, 10);
+        assert_eq!(joined(None).starts(), [0, 2, 3]);
+        let tokens = joined(Some(9));
+        assert_eq!(tokens.get(0..8), [1, 2, 9, 3, 9, 4, 5, 6]);
+        assert_eq!(tokens.starts(), [0, 2, 4]);
+        assert_eq!(tokens.prefix(5).starts(), [0, 2, 4]);
+        assert_eq!(tokens.prefix(4).starts(), [0, 2]);
+        assert_eq!(tokens.suffix(6).starts(), [0, 2]);
+        assert_eq!(tokens.suffix(5).starts(), [0, 1]);
+        assert_eq!(tokens.prefix(5).suffix(2).starts(), [0, 1]);
+        assert_eq!(Tokens::from_ids(&[1, 2], 10).starts(), [0]);
     }
 }

@@ -74,12 +74,7 @@ impl Evaluator<'_> {
         }
         let (nll_sum_nats, n_tokens) = octaves.total();
         let flops = ledger.breakdown(windows.len(), n_tokens as usize);
-        let not_finite = || {
-            Error::CheckFailed(format!(
-                "the held-out loss is not finite ({nll_sum_nats} nats)"
-            ))
-        };
-
+        let not_finite = || not_finite(nll_sum_nats);
         let whole: Vec<usize> = windows
             .iter()
             .filter(|inputs| inputs.len() == window)
@@ -109,6 +104,30 @@ impl Evaluator<'_> {
             nll_by_position: octaves.buckets(window).ok_or_else(not_finite)?,
             last_quarter,
         })
+    }
+
+    /// Scores the same tokens with the state carried through every document and reset before the next one. The `window` of
+    /// the result is the longest document.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate).
+    pub fn evaluate_documents(&self, tokens: &Tokens, n_bytes: u64) -> Result<Evaluation> {
+        let starts = tokens.starts();
+        let last = tokens.len().saturating_sub(1);
+        let ends = starts.iter().skip(1).copied().chain([last]);
+        let (mut nll_sum_nats, mut n_tokens, mut longest) = (0.0, 0, 0);
+        for (&start, end) in starts.iter().zip(ends) {
+            let len = end - start;
+            if len == 0 {
+                // A last document of one token: nothing follows it.
+                continue;
+            }
+            self.score(tokens, &[start], len, |_, _, nll| nll_sum_nats += nll)?;
+            n_tokens += len as u64;
+            longest = longest.max(len);
+        }
+        Evaluation::new(nll_sum_nats, n_tokens, n_bytes, longest)
+            .ok_or_else(|| not_finite(nll_sum_nats))
     }
 
     /// Hands `visit` the row, the position and the loss in nats of the successor of every token of the stretches of
@@ -150,6 +169,12 @@ impl Evaluator<'_> {
         }
         Ok(())
     }
+}
+
+fn not_finite(nll_sum_nats: f64) -> Error {
+    Error::CheckFailed(format!(
+        "the held-out loss is not finite ({nll_sum_nats} nats)"
+    ))
 }
 
 /// Sum and number of losses, by the octave of the position.

@@ -16,8 +16,8 @@ pub struct OnDataset {
     pub trained_on: String,
     /// Words of the held-out text, ends of sentences included; absent where words are not defined.
     pub n_words: Option<u64>,
-    /// The held-out text with the state carried from its first token to its last; absent where the cell did not
-    /// complete, and for a model that carries no state.
+    /// The held-out text with the state carried through every document and reset before the next one; its `window` is the longest
+    /// document. Absent where the cell did not complete, and for a model that carries no state.
     pub carry: Option<Evaluation>,
 }
 

@@ -185,9 +185,10 @@ fn tokens_are_cached_and_a_damaged_file_is_replaced() {
         ("another header", flipped(12)),
         ("another header", flipped(20)),
         ("another length", flipped(48)),
-        ("do not match", flipped(64)),
-        ("do not match", flipped(127)),
-        ("do not match", flipped(128)),
+        ("another length", flipped(72)),
+        ("do not match", flipped(80)),
+        ("do not match", flipped(143)),
+        ("do not match", flipped(144)),
         ("do not match", flipped(good.len() - 1)),
     ];
     for (problem, bytes) in damaged {

@@ -181,3 +181,45 @@ fn flops_are_those_of_the_held_out_tokens() {
         assert!(expected.contains(&without), "{architecture:?}: {without}");
     }
 }
+
+#[test]
+fn a_state_is_carried_through_documents_and_no_further() {
+    let ids = |from: usize, n: usize| text(1000).get(from..from + n);
+    let documents = [ids(0, 300), ids(300, 40), ids(340, 160)];
+    for separator in [None, Some(VOCAB as u32 - 1)] {
+        let tokens = Tokens::from_documents(&documents, separator, VOCAB);
+        let n_between = usize::from(separator.is_some());
+        // A document is scored from its first token, a separator, on; the last token is nobody's context.
+        let lengths = [300, 40 + n_between, 160 + n_between - 1];
+        for architecture in [Architecture::Mamba, Architecture::ResNetBkMh] {
+            let model = model(architecture);
+            let mut start = 0;
+            let mut by_hand = 0.0;
+            for n in lengths {
+                by_hand += losses(&model, &tokens, start, n).iter().sum::<f64>();
+                start += n;
+            }
+            for segment in [64, 4096] {
+                let evaluator = Evaluator {
+                    model: &model,
+                    segment,
+                    loss_chunk_tokens: 100,
+                };
+                let found = evaluator.evaluate_documents(&tokens, 500).unwrap();
+                close(found.nll_sum_nats.get(), by_hand);
+                assert_eq!(found.n_tokens as usize, tokens.len() - 1);
+                assert_eq!(found.window, 300);
+            }
+            let evaluator = Evaluator {
+                model: &model,
+                segment: 64,
+                loss_chunk_tokens: 100,
+            };
+            let cut = evaluator.evaluate_documents(&tokens.prefix(301), 301);
+            assert_eq!(cut.unwrap().n_tokens, 300, "the second has one token");
+            let through = evaluate(&model, &tokens, tokens.len(), 4096).evaluation;
+            let moved = through.nll_sum_nats.get() - by_hand;
+            assert!(moved.abs() > 1e-4, "{architecture:?}: {moved}");
+        }
+    }
+}

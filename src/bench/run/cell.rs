@@ -24,7 +24,7 @@ struct Ended {
     metrics: Option<LongContextMetrics>,
     /// The model in fewer bits.
     quantization: Option<QuantizationMetrics>,
-    /// Held-out text with the state carried through all of it.
+    /// Held-out text with the state carried through its documents.
     carry: Option<Evaluation>,
     /// The last weights, where the device lived to tell.
     model: Option<LanguageModel>,
