@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
 use super::heap;
 use crate::units::Bytes;
@@ -35,6 +35,12 @@ impl Meter {
         }
     }
 
+    /// Forgets the most bytes seen so far: what it takes to read a checkpoint is no part of the training that goes on from it.
+    pub fn forget_peak(&self) {
+        heap::reset_highest();
+        self.highest_seen.set(in_use(&self.device));
+    }
+
     /// Looks at the memory; `doing` says at what.
     ///
     /// # Errors
@@ -55,7 +61,7 @@ impl Meter {
     pub fn peak(&self) -> Bytes {
         let highest = highest(&self.device).max(self.highest_seen.get());
         self.highest_seen.set(highest);
-        Bytes(highest - self.at_start)
+        Bytes(highest.saturating_sub(self.at_start))
     }
 
     /// What was in use at the start.
@@ -68,6 +74,21 @@ impl Meter {
 /// and a page that comes back fresh costs a fault.
 pub fn keep_freed() {
     heap::keep_freed();
+}
+
+/// Has every thread take now what matrix products on the CPU backend take once for it and keep, a cache full, so that it
+/// is no part of the first training of a process.
+pub fn take_what_stays(device: &Device) {
+    /// Large enough to be computed in blocks, too small for several threads.
+    const SIDE: usize = 128;
+    if on_adapter(device).is_none() {
+        let product = || {
+            let ones = Tensor::<2>::ones([SIDE, SIDE], device);
+            drop(ones.clone().matmul(ones));
+        };
+        product();
+        rayon::broadcast(|_| product());
+    }
 }
 
 /// What was kept and is not in use goes back to the system, so that it counts as free.

@@ -165,8 +165,10 @@ impl Observer for () {
 /// written; what `observer` returns.
 pub fn train(training: &Training<'_>, observer: &mut dyn Observer) -> Result<Trained> {
     memory::keep_freed();
+    memory::take_what_stays(training.device);
     let meter = Meter::start(training.device, training.memory_limit);
     let (mut trainer, mut state) = Trainer::start(training, observer)?;
+    meter.forget_peak();
     observer.start(state.step)?;
     let (vocab_size, n_steps) = (training.shape.vocab_size, training.n_steps);
     let mut stability = Stability::replay(vocab_size, n_steps, &state.curves);

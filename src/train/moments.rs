@@ -113,12 +113,17 @@ impl<const D: usize> RecordState for Moments<D> {
 
     fn state_unflatten(prefix: &str, source: &mut StateSource, _device: &Device) -> Option<Self> {
         let prefix = join_path(prefix, MOMENTUM);
+        // Out of the file's bytes, which would stay in memory until the last of them is used.
+        let mut take = |leaf| {
+            let data = source.take_tensor(&prefix, leaf)?;
+            let bytes = data.as_bytes().to_vec();
+            let (shape, dtype) = (data.shape().clone(), data.dtype());
+            Some(TensorData::from_bytes_vec(bytes, shape, dtype))
+        };
+        let moments = Box::new([take("moment_1")?, take("moment_2")?]);
         Some(Self::OnHost {
             time: source.take_scalar(&prefix, "time")?.try_into().ok()?,
-            moments: Box::new([
-                source.take_tensor(&prefix, "moment_1")?,
-                source.take_tensor(&prefix, "moment_2")?,
-            ]),
+            moments,
         })
     }
 }

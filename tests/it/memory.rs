@@ -15,7 +15,7 @@ use bkbench::models::registry::{Architecture, ModelShape, matched_shapes};
 use bkbench::models::{BatchShape, Forward, LanguageModel, Observer};
 use bkbench::ops::selective_scan;
 use bkbench::results::{Cell, Outcome, RunRecord, Warning};
-use bkbench::train::{Interrupt, Training, train};
+use bkbench::train::{CheckpointFolder, Interrupt, Step, Training, train};
 use bkbench::units::Bytes;
 
 use burn::tensor::{Device, Tensor};
@@ -365,6 +365,74 @@ fn a_training_beyond_its_limit_ends_out_of_memory_with_what_it_asked_for() {
                 other => panic!("{other:?}"),
             }
             assert!(trained.curves.loss_nats.is_empty(), "in the first step");
+        },
+    );
+}
+
+/// Asks for an end after the first step.
+struct Stop<'a>(&'a Interrupt);
+
+impl bkbench::train::Observer for Stop<'_> {
+    fn message(&mut self, _text: &str) {}
+    fn start(&mut self, _first: u64) -> bkbench::Result<()> {
+        Ok(())
+    }
+    fn step(&mut self, _step: Step) -> bkbench::Result<()> {
+        self.0.request();
+        Ok(())
+    }
+    fn before_checkpoint(&mut self) -> bkbench::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_training_that_goes_on_holds_what_one_that_never_stopped_holds() {
+    alone(
+        "memory::a_training_that_goes_on_holds_what_one_that_never_stopped_holds",
+        || {
+            // Many parameters and few tokens, so that what a checkpoint holds would show.
+            const VOCAB: usize = 16_384;
+            let dir = tempfile::tempdir().unwrap();
+            let model = ModelConfig {
+                d_model: 64,
+                n_layers: 2,
+                ..ModelConfig::default()
+            };
+            let ids: Vec<u32> = (0..2000).map(|i| i * i % 16_381).collect();
+            let train_in = |folder: &str, stops: bool| {
+                let interrupt = Interrupt::default();
+                let checkpoints = CheckpointFolder::new(dir.path().join(folder));
+                let training = Training {
+                    shape: &matched_shapes(&[Architecture::Mamba], &model, VOCAB).unwrap()[0],
+                    model: &model,
+                    config: &TrainConfig::default(),
+                    batches: &Batches::new(Tokens::from_ids(&ids, VOCAB), 16, 1, 42).unwrap(),
+                    batch_shape: BatchShape {
+                        batch: 1,
+                        seq_len: 16,
+                    },
+                    n_steps: 3,
+                    seed: 42,
+                    stream: 0,
+                    device: &support::cpu(),
+                    memory_limit: None,
+                    checkpoints: Some(&checkpoints),
+                    interrupt: &interrupt,
+                };
+                if stops {
+                    train(&training, &mut Stop(&interrupt))
+                } else {
+                    train(&training, &mut ())
+                }
+            };
+            // In the first training libraries allocate what they keep.
+            train_in("first", false).unwrap();
+            let whole = train_in("whole", false).unwrap().peak_memory;
+            train_in("cut", true).unwrap_err();
+            let cut = train_in("cut", false).unwrap().peak_memory;
+            println!("held {whole}, after an interruption {cut}");
+            assert!(cut.0.abs_diff(whole.0) < whole.0 / 20, "{cut}, {whole}");
         },
     );
 }

@@ -13,8 +13,8 @@ use crate::results::{
 const LEARNED_NATS: f64 = 0.2;
 /// An estimate of memory that is further off is mentioned,
 const ESTIMATE_OFF: f64 = 0.15;
-/// unless by no more than what libraries allocate once and keep (3 MiB in the first cell of a process).
-const ALLOCATED_ONCE: u64 = 4 << 20;
+/// unless by no more than what is held beside tensors, which does not grow with them (1.2 MiB where 0.5 were estimated).
+const BESIDE_TENSORS: u64 = 4 << 20;
 /// An error of a kernel this many times that at the shortest length is no rounding any more.
 const DRIFT_FACTOR: f64 = 100.0;
 
@@ -156,7 +156,7 @@ pub(super) fn memory_estimate_off(cell: &Cell) -> Option<Warning> {
         .total()
         .0
         .abs_diff(memory.peak_memory_bytes.0);
-    (completed && off > ESTIMATE_OFF && bytes > ALLOCATED_ONCE).then(|| {
+    (completed && off > ESTIMATE_OFF && bytes > BESIDE_TENSORS).then(|| {
         Warning::MemoryEstimateOff {
             model: cell.model.clone(),
             place: cell.place(),
