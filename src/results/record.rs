@@ -18,7 +18,7 @@ use crate::{Error, Result};
 pub const SCHEMA_VERSION: u32 = 4;
 
 /// Version of the procedure; raised whenever the same configuration would give other numbers.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Name of the record in a run's folder.
 pub(super) const FILE_NAME: &str = "result.json";

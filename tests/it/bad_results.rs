@@ -58,7 +58,7 @@ const COMMANDS: [&str; 7] = [
 // What is said.
 const EDITED: &str = "edited after it was written";
 const UNSEALED: &str = "has no content_sha256";
-const PROTOCOL: &str = "recorded by protocol 1, and this program's is 2";
+const PROTOCOL: &str = "recorded by protocol 1, and this program's is 3";
 const UNFINISHED: &str = "the run is not finished: 3 of 6 cells have run";
 const DATA: &str = "cannot be resumed here";
 
@@ -141,8 +141,8 @@ fn cases() -> Vec<(&'static str, String, [Expected; 7])> {
                 says(PROTOCOL),
                 says(PROTOCOL),
                 says(PROTOCOL),
-                fails(3, "protocol_version: 2 against 1"),
-                fails(3, "protocol_version: 2 against 1"),
+                fails(3, "protocol_version: 3 against 1"),
+                fails(3, "protocol_version: 3 against 1"),
                 fails(2, PROTOCOL),
                 says(PROTOCOL),
             ],

@@ -122,7 +122,7 @@ fn runs_that_are_no_shards_are_refused_with_what_differs() {
         ),
         (
             |it| it.protocol_version = 1,
-            "protocol_version: 2 against 1",
+            "protocol_version: 3 against 1",
         ),
         (
             |it| it.data["name"] = "other".into(),
