@@ -265,19 +265,25 @@ fn a_repeated_pattern_is_learnt_by_the_models_and_not_by_the_control() {
             interrupt: &Interrupt::default(),
         };
         let trained = train(&training, &mut ()).unwrap();
-        let losses = &trained.curves.loss_nats[580..];
-        let mean = losses.iter().map(|loss| loss.unwrap().get()).sum::<f64>() / 20.0;
+        // The median, for single steps leap.
+        let mut losses = trained.curves.loss_nats[500..].to_vec();
+        losses.sort_by(|a, b| a.unwrap().get().total_cmp(&b.unwrap().get()));
+        let loss = losses[50].unwrap().get();
+        println!("{architecture:?} reached {loss:.3} nat");
         if architecture == Architecture::NoMixer {
             // Three of seven tokens are a 1, and three things follow it: 3/7 ln 3 = 0.471 nat.
-            assert!((mean - 0.471).abs() < 0.05, "the control reached {mean}");
+            assert!((loss - 0.471).abs() < 0.05, "the control reached {loss}");
         } else {
-            // The published gradient, which is none, gets there slowly: 0.06 here, 0.2 from other seeds. So does a model
-            // whose tokens change their experts with every step of the potential, unforeseen by the gradient: 0.13.
             let bound = match architecture {
-                Architecture::ResNetBkPublished | Architecture::ResNetBkScatter => 0.3,
+                // The published gradient is none, and that of the scattering model does not foresee that a step of the potential
+                // changes experts: both get there slowly. Who still takes two of the three contexts of a 1 for one cannot be
+                // below 2/7 ln 2 = 0.198 nat.
+                Architecture::ResNetBkPublished | Architecture::ResNetBkScatter => {
+                    2.0 / 7.0 * 2_f64.ln()
+                }
                 _ => 0.05,
             };
-            assert!(mean < bound, "{architecture:?} reached {mean} only");
+            assert!(loss < bound, "{architecture:?} reached {loss} only");
         }
     }
 }
