@@ -9,7 +9,7 @@ use crate::report::document::visible;
 use crate::report::statistics;
 use crate::results::{
     ChecklistItem, ChecklistStatus, Claim, Comparison, RunRecord, checklist, comparisons, judge,
-    problems,
+    lacking, problems,
 };
 
 /// Which runs, and what is asked of them.
@@ -72,6 +72,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 "benchmarks": record.config.benchmarks,
                 "config_sha256": record.config_sha256,
                 "problems": problems(record),
+                "lacking_for_claims": lacking(record),
                 "comparisons": analysed.comparisons,
                 "checklist": analysed.checklist,
             })
@@ -86,6 +87,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             }
         }
         println!("{}", visible(&statistics::claims(&judgements)));
+        for lacking in runs.iter().filter_map(statistics::lacking) {
+            println!("{}\n", visible(&lacking));
+        }
         for ((name, record), analysed) in runs.iter().zip(&analysed) {
             println!("{name} ({})", record.config.title());
             println!(

@@ -3,8 +3,8 @@
 use super::table::{aligned, estimate};
 use crate::config::Fairness;
 use crate::results::{
-    ChecklistItem, ChecklistStatus, ClaimVerdict, Comparison, ComparisonVerdict, Judgement,
-    MeanPerplexity, Ratio, SettingJudgement, Survival,
+    self, ChecklistItem, ChecklistStatus, ClaimVerdict, Comparison, ComparisonVerdict, Judgement,
+    MeanPerplexity, Ratio, RunRecord, SettingJudgement, Survival,
 };
 use crate::stats::{EffectLabel, Interval, SurvivalRow};
 
@@ -240,6 +240,17 @@ pub fn claims(judgements: &[Judgement]) -> String {
         lines.extend(shown.map(|setting| format!("{:14}{setting}", "")));
     }
     lines.join("\n") + "\n"
+}
+
+/// How a run, given with its name, could decide claims, where as it is it decides none.
+pub fn lacking((name, record): &(String, RunRecord)) -> Option<String> {
+    let flags = results::lacking(record);
+    (!flags.is_empty()).then(|| {
+        format!(
+            "{name} lacks what a claim needs: run it again with {} behind its other flags.",
+            flags.join(" ")
+        )
+    })
 }
 
 pub(super) fn words(verdict: &ClaimVerdict) -> (&'static str, Option<&str>) {

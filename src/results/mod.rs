@@ -56,7 +56,7 @@ pub use cell::{
 pub use checklist::{CHECKLIST, ChecklistItem, ChecklistStatus, checklist};
 pub use claims::{
     Claim, ClaimVerdict, Hypothesis, Judgement, Metric, OutcomeCounts, RatioTest, SettingJudgement,
-    judge,
+    judge, lacking,
 };
 pub use comparison::{
     Comparison, ComparisonVerdict, GuideStatistics, MARGIN_RATIO, MeanPerplexity, Ratio, Survival,

@@ -7,12 +7,13 @@ use bkbench::config::{Benchmark, Config, Fairness};
 use bkbench::quant::BitWidth;
 use bkbench::results::{
     AtWidth, Cell, Claim, ClaimVerdict, ModelSize, Outcome, QuantizationMetrics, RunRecord,
-    RunWriter, comparisons, judge,
+    RunWriter, comparisons, judge, lacking,
 };
 use bkbench::stats::{holm, paired_t};
 use bkbench::units::Bytes;
 
 use crate::checklist::exemplary;
+use crate::efficiency;
 use crate::made_up::{
     self, GUIDE_LENGTHS, diverged, evaluation, finite, in_both_ways, longcontext, noise,
     out_of_memory, trials, with_nll, with_outcome,
@@ -397,6 +398,52 @@ margin = 0.9
 ";
 
 #[test]
+fn the_laptops_claims_can_be_decided_by_its_runs() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/claims-laptop.toml");
+    let claims = Claim::load(&file).unwrap();
+    let guides = Claim::of_the_guide().unwrap();
+    assert_eq!(claims.len(), guides.len());
+    for (claim, of_guide) in claims.iter().zip(&guides) {
+        let kind = |claim: &Claim| (claim.metric, claim.hypothesis, claim.margin);
+        assert_eq!(kind(claim), kind(of_guide), "{}", claim.id);
+    }
+    let config = Config::resolve(Some("laptop"), None, toml::Table::new()).unwrap();
+    let budgets: [f64; 3] = config.efficiency.flops_budgets.try_into().unwrap();
+    let runs = [
+        longcontext(&config.longcontext.seq_lengths, 5, 200),
+        quantised(|_, _| 1.0),
+        efficiency::under(budgets, 1.5),
+    ];
+    let runs = runs.map(|record| ("made up".to_owned(), in_both_ways(&record)));
+    for judgement in judge(&claims, &runs) {
+        assert!(
+            !matches!(judgement.verdict, ClaimVerdict::NotTestable { .. }),
+            "{judgement:?}"
+        );
+    }
+}
+
+#[test]
+fn what_a_run_lacks_for_a_claim_is_said_in_flags() {
+    let of_preset = |name: &str, n_steps: u64| {
+        let config = Config::resolve(Some(name), None, toml::Table::new()).unwrap();
+        lacking(&made_up::of_config(config, n_steps, false))
+    };
+    let all = [
+        "--fairness identical equal_tuning",
+        "--num_seeds 5",
+        "--steps 200",
+    ];
+    assert_eq!(of_preset("smoke", 100), all);
+    assert_eq!(of_preset("smoke", 200), all[..2]);
+    assert_eq!(of_preset("t4", 200), [""; 0]);
+    assert_eq!(of_preset("laptop", 200), [""; 0]);
+    let mut alone = longcontext(&[512], 1, 20);
+    alone.config.models.b = None;
+    assert_eq!(lacking(&alone), [""; 0], "nothing is compared");
+}
+
+#[test]
 fn a_file_that_holds_no_claims_is_refused_by_line_or_claim() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("claims.toml");
@@ -515,6 +562,11 @@ fn the_command_prints_verdicts_comparisons_and_checklist() {
     let poor = save(&longcontext(&[512], 1, 20));
     let (code, out, err) = stats(dir.path(), &format!("{poor} --require-checklist"));
     assert_eq!(code, Some(1), "{out}");
+    let lacks = format!(
+        "{poor} lacks what a claim needs: run it again with --fairness identical equal_tuning --num_seeds 5 --steps 200 \
+         behind its other flags."
+    );
+    assert!(out.contains(&lacks), "{out}");
     assert!(
         err.contains("item(s) of the checklist are not met"),
         "{err}"

@@ -19,7 +19,7 @@ impl Document {
             runs.iter().map(|(_, record)| comparisons(record)).collect();
         let mut blocks = vec![
             in_short(runs, &compared),
-            on_claims(&judge(claims, runs), runs.len()),
+            on_claims(&judge(claims, runs), runs),
         ];
         for (i, ((name, record), compared)) in runs.iter().zip(&compared).enumerate() {
             let replay = replays.get(i).and_then(Option::as_ref);
@@ -147,7 +147,7 @@ fn ratios(compared: &[&Comparison]) -> Option<String> {
 }
 
 /// The first table: every claim, what came of it, and why. What was decided stands first.
-fn on_claims(judgements: &[Judgement], n_runs: usize) -> Block {
+fn on_claims(judgements: &[Judgement], runs: &[(String, RunRecord)]) -> Block {
     let mut sorted: Vec<&Judgement> = judgements.iter().collect();
     sorted.sort_by_key(|judgement| match judgement.verdict {
         ClaimVerdict::Supported | ClaimVerdict::Contradicted => 0,
@@ -174,7 +174,7 @@ fn on_claims(judgements: &[Judgement], n_runs: usize) -> Block {
         let mut lines = vec![format!("{}{place}", one_line(&claim.text))];
         lines.extend(why.map(str::to_owned));
         lines.extend(judgement.settings.iter().filter_map(statistics::setting));
-        if n_runs > 1 {
+        if runs.len() > 1 {
             lines.extend(judgement.run.as_ref().map(|run| format!("in {run}")));
         }
         vec![Cell::verdict(word, tone), Cell::from(lines.join("\n"))]
@@ -191,13 +191,11 @@ fn on_claims(judgements: &[Judgement], n_runs: usize) -> Block {
         ],
         rows: sorted.iter().map(row).collect(),
     };
-    Block::section(
-        "Verdicts on the claims",
-        vec![
-            Block::Paragraph(format!("{}.", counts.join(", "))),
-            Block::Table(table),
-        ],
-    )
+    let lacking = runs.iter().filter_map(statistics::lacking);
+    let mut blocks = vec![Block::Paragraph(format!("{}.", counts.join(", ")))];
+    blocks.extend(lacking.map(Block::Paragraph));
+    blocks.push(Block::Table(table));
+    Block::section("Verdicts on the claims", blocks)
 }
 
 /// A text of a file within one line of a cell.

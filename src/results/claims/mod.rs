@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 pub use judge::{ClaimVerdict, Judgement, OutcomeCounts, RatioTest, SettingJudgement, judge};
 
-use crate::config::from_toml;
+use super::{RunRecord, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM};
+use crate::config::{Fairness, from_toml};
 use crate::quant::BitWidth;
 use crate::{Error, Result};
 
@@ -83,6 +84,29 @@ impl Hypothesis {
     fn is_about_outcomes(self) -> bool {
         matches!(self, Self::Completes | Self::Diverges)
     }
+}
+
+/// The flags behind those of a run with which it could decide claims; none where it can as it is, or compares no two
+/// models.
+pub fn lacking(record: &RunRecord) -> Vec<String> {
+    let config = &record.config;
+    if config.models.b.is_none() || config.models.is_twin_run() {
+        return Vec::new();
+    }
+    let is_short = record
+        .cells
+        .iter()
+        .any(|cell| cell.n_steps < STEPS_FOR_A_CLAIM);
+    let ways = Fairness::ALL.map(Fairness::name).join(" ");
+    [
+        (config.fairness != Fairness::ALL).then(|| format!("--fairness {ways}")),
+        (config.seeds.count < SEEDS_FOR_A_CLAIM)
+            .then(|| format!("--num_seeds {SEEDS_FOR_A_CLAIM}")),
+        is_short.then(|| format!("--steps {STEPS_FOR_A_CLAIM}")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The form of a file of claims.
