@@ -7,7 +7,7 @@ use assert_cmd::Command;
 use bkbench::config::Config;
 use bkbench::quant::BitWidth;
 use bkbench::report::csv;
-use bkbench::report::document::Document;
+use bkbench::report::document::{Block, Cell, Column, Document, Kind, Table};
 use bkbench::results::{
     AtWidth, AuditReport, AuditedWeights, Claim, DivergenceCause, Finding, Finite, Leak,
     LeakSearch, ModelSize, Outcome, QuantizationMetrics, RunRecord, RunWriter, SCHEMA_VERSION,
@@ -576,4 +576,34 @@ fn bad_input_is_refused_before_anything_is_written() {
     assert!(refused(&format!("report {name}")).contains("schema version 99"));
     std::fs::write(dir.path().join("guide.json"), "{\"seq_len_512\": {}}").unwrap();
     assert!(refused("report guide.json").contains("not the record of a run"));
+}
+
+#[test]
+fn latex_breaks_long_tables_and_spells_letters_that_a_font_may_lack() {
+    let rows = (0..100).map(|i| vec![Cell::from(format!("<{i}> \u{e9} \u{65e5}"))]);
+    let table = Table {
+        caption: "long".into(),
+        columns: vec![Column {
+            head: "head".into(),
+            kind: Kind::Text,
+        }],
+        rows: rows.collect(),
+    };
+    let document = Document {
+        title: "title".into(),
+        blocks: vec![Block::Table(table)],
+    };
+    let latex = document.latex();
+    let count = |part: &str| latex.matches(part).count();
+    assert_eq!(count("\\begin{table}"), 3, "{latex}");
+    assert_eq!(count("\\caption{long (continued)}"), 2, "{latex}");
+    assert_eq!(count("head \\\\"), 3, "{latex}");
+    for i in 0..100 {
+        assert_eq!(
+            count(&format!("$<${i}$>$ \u{e9} U+65E5 \\\\")),
+            1,
+            "{latex}"
+        );
+    }
+    assert!(latex.contains("\\usepackage{graphicx}"));
 }
