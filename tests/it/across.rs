@@ -287,6 +287,7 @@ fn the_picture_has_two_panels_a_setting() {
         "seq_len_2048: speed",
         "[1] some (vulkan)",
         "[2] other (vulkan)",
+        "adapters: mean losses within 0.0e0 nats of [1] at equal seeds",
     ] {
         assert!(drawing.svg.contains(part), "{part}");
     }

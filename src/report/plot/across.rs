@@ -60,7 +60,7 @@ pub fn draw(across: &AcrossAdapters) -> Result<Drawing> {
     let of_model = |(i, model): (usize, &&str)| Key {
         label: (*model).to_owned(),
         colour: colour(i),
-        sample: Sample::Line,
+        sample: Sample::Dot,
     };
     let mut legend: Vec<Key> = models.iter().enumerate().map(of_model).collect();
     if has_intervals {
@@ -82,8 +82,11 @@ pub fn draw(across: &AcrossAdapters) -> Result<Drawing> {
             "{n_left_out} further setting(s) are in the table only"
         ));
     }
+    let within = largest_shift(across).map_or(String::new(), |nats| {
+        format!(": mean losses within {nats:.1e} nats of [1] at equal seeds")
+    });
     let figure = Figure {
-        title: "The same trainings on several adapters".into(),
+        title: format!("The same trainings on several adapters{within}"),
         subtitle: adapters.join("   "),
         footer: footer.join(".  "),
         x_label: "adapter".into(),
@@ -96,6 +99,13 @@ pub fn draw(across: &AcrossAdapters) -> Result<Drawing> {
         svg: figure.svg()?,
         notes: Vec::new(),
     })
+}
+
+/// How far the others lie from the first adapter at equal seeds at most, which no axis of losses can show.
+fn largest_shift(across: &AcrossAdapters) -> Option<f64> {
+    let shifts = across.losses.iter().filter_map(|it| it.difference_nats);
+    let paired = shifts.filter(|it| it.n_pairs > 0);
+    paired.map(|it| it.mean.abs()).reduce(f64::max)
 }
 
 fn is_at(place: &Place, setting: &Place) -> bool {

@@ -8,6 +8,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{SIZE, undrawable};
 use crate::Result;
+use crate::units::Count;
 
 /// Okabe and Ito's palette without yellow: distinct for every common form of colour blindness, and in grey.
 const PALETTE: [RGBColor; 5] = [
@@ -236,12 +237,14 @@ impl Panel {
         y_label: &str,
     ) -> Drawn {
         let font = |size: f64| ("sans-serif", size * FONT_UNIT).into_font();
+        // Powers of ten may be long.
+        let for_y = if log_y { 14 } else { 0 };
         let mut chart = ChartBuilder::on(area)
             .margin(8)
             .margin_right(MARGIN)
             .caption(&self.caption, font(16.0))
             .x_label_area_size(44)
-            .y_label_area_size(if y_label.is_empty() { 36 } else { 58 })
+            .y_label_area_size(for_y + if y_label.is_empty() { 36 } else { 58 })
             .build_cartesian_2d(self.x.clone(), y.clone())?;
         let category = |x: &f64| match self.categories.get(x.round() as usize) {
             Some(name) if (x - x.round()).abs() < 1e-9 && x.round() >= 0.0 => name.clone(),
@@ -312,6 +315,10 @@ impl Panel {
 
 /// Three significant digits.
 fn three_digits(value: f64) -> String {
+    if value >= 1000.0 {
+        let unit = 10_f64.powf(value.log10().floor() - 2.0);
+        return Count(((value / unit).round() * unit) as u64).to_string();
+    }
     let decimals = (2.0 - value.log10().floor()).clamp(0.0, 6.0) as usize;
     format!("{value:.decimals$}")
 }
