@@ -29,7 +29,9 @@ pub(super) fn colour(index: usize) -> RGBColor {
 }
 
 const HEADER: u32 = 104;
-const FOOTER: u32 = 26;
+/// A line of the footer, and the letters of it that fit.
+const FOOTER_LINE: u32 = 16;
+const FOOTER_LETTERS: usize = 190;
 const MARGIN: i32 = 20;
 /// plotters writes a font size divided by this into the SVG.
 const FONT_UNIT: f64 = 1.24;
@@ -125,21 +127,20 @@ impl Figure {
         root.fill(&WHITE)?;
         text(root, &self.title, (MARGIN, 14), 22.0, BLACK)?;
         text(root, &self.subtitle, (MARGIN, 46), 13.5, NEUTRAL)?;
-        text(
-            root,
-            &self.footer,
-            (MARGIN, SIZE.1.cast_signed() - 22),
-            12.0,
-            NEUTRAL,
-        )?;
+        let footer = lines(&self.footer, FOOTER_LETTERS);
+        let footer_height = 10 + FOOTER_LINE * footer.len().max(1) as u32;
+        for (i, line) in (0..).zip(&footer) {
+            let y = SIZE.1 - footer_height + 4 + FOOTER_LINE * i;
+            text(root, line, (MARGIN, y.cast_signed()), 12.0, NEUTRAL)?;
+        }
         self.draw_legend(root)?;
 
         let (_, below) = root.split_vertically(HEADER);
-        let (body, _) = below.split_vertically(SIZE.1 - HEADER - FOOTER);
-        let n_columns = if self.panels.len() == 4 {
-            2
-        } else {
-            self.panels.len().clamp(1, 3)
+        let (body, _) = below.split_vertically(SIZE.1 - HEADER - footer_height);
+        let n_columns = match self.panels.len() {
+            4 => 2,
+            n @ 0..=9 => n.clamp(1, 3),
+            _ => 4,
         };
         let n_rows = self.panels.len().div_ceil(n_columns).max(1);
         let ranges = [self.y_range(false), self.y_range(true)];
@@ -248,7 +249,7 @@ impl Panel {
             .build_cartesian_2d(self.x.clone(), y.clone())?;
         let category = |x: &f64| match self.categories.get(x.round() as usize) {
             Some(name) if (x - x.round()).abs() < 1e-9 && x.round() >= 0.0 => name.clone(),
-            _ if log_x => format!("{:.1e}", 10_f64.powf(*x)),
+            _ if log_x => power(10_f64.powf(*x)),
             _ if self.categories.is_empty() => format!("{x:.0}"),
             _ => String::new(),
         };
@@ -258,12 +259,12 @@ impl Panel {
             .light_line_style(TRANSPARENT)
             .bold_line_style(RGBColor(225, 225, 225))
             .axis_style(NEUTRAL)
-            .x_labels(self.categories.len().max(6))
-            .y_labels(8)
+            .x_labels(n_labels(&self.x, log_x, self.categories.len().max(6)))
+            .y_labels(n_labels(&y, log_y, 8))
             .x_label_formatter(&category)
             .y_label_formatter(&|&y| {
                 if log_y {
-                    three_digits(10_f64.powf(y))
+                    short(10_f64.powf(y))
                 } else {
                     format!("{y:.decimals$}")
                 }
@@ -313,14 +314,52 @@ impl Panel {
     }
 }
 
-/// Three significant digits.
-fn three_digits(value: f64) -> String {
+/// The words of `text` in lines of at most so many letters, where no word is longer.
+fn lines(text: &str, n_letters: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= n_letters => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// How many labels an axis has room for: of powers of ten only whole ones, where there are several.
+fn n_labels(range: &Range<f64>, log: bool, most: usize) -> usize {
+    let decades = (range.end - range.start).floor() as usize;
+    if log && decades > 1 {
+        most.min(decades + 1)
+    } else {
+        most
+    }
+}
+
+/// A value on a logarithmic axis of x.
+fn power(value: f64) -> String {
+    if (0.01..1e4).contains(&value) {
+        short(value)
+    } else {
+        format!("{value:.1e}")
+    }
+}
+
+/// At most three significant digits.
+fn short(value: f64) -> String {
     if value >= 1000.0 {
         let unit = 10_f64.powf(value.log10().floor() - 2.0);
         return Count(((value / unit).round() * unit) as u64).to_string();
     }
     let decimals = (2.0 - value.log10().floor()).clamp(0.0, 6.0) as usize;
-    format!("{value:.decimals$}")
+    let digits = format!("{value:.decimals$}");
+    if decimals == 0 {
+        return digits;
+    }
+    digits.trim_end_matches('0').trim_end_matches('.').into()
 }
 
 fn text(area: &Area<'_>, text: &str, at: (i32, i32), size: f64, colour: RGBColor) -> Drawn {
