@@ -19,6 +19,7 @@ pub mod squared_norm;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::accounting::memory;
 use crate::hardware::adapters::Cpu;
 use crate::hardware::{Hardware, Patience, Stopwatch, rates, read, time_on_host};
 use crate::math::random::{Coordinate, Purpose, uniform_vec, words};
@@ -73,6 +74,8 @@ pub fn kernels(
     operations: &[&str],
     on_kernel: &mut dyn FnMut(&KernelSpeed),
 ) -> Result<KernelsReport> {
+    // As a training does: a kernel is not timed by the pages that the system hands out.
+    memory::keep_freed();
     let stopwatch = Stopwatch::new(&hardware.device)?;
     let rates = rates::measure(hardware, &stopwatch)?;
     let mut bench = Bench {
