@@ -26,7 +26,7 @@ pub struct Gradients<'a, T> {
     pub h0: &'a mut [T],
 }
 
-/// Gradients of everything, from the `states` that [`forward`] kept, `d_y` `[batch, seq, d_inner]` and
+/// Gradients of everything, from the `states` that [`forward()`](super::forward()) kept, `d_y` `[batch, seq, d_inner]` and
 /// `d_h_last` `[batch, d_state, d_inner]`.
 pub fn backward<T: Scalar>(
     dims: Dims,
