@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use assert_cmd::Command;
-use bkbench::accounting::memory::Meter;
+use bkbench::accounting::memory::{self, Meter};
 use bkbench::accounting::{Tensors, estimate_inference};
 use bkbench::config::{ModelConfig, TrainConfig};
 use bkbench::data::{Batches, Tokens};
@@ -171,11 +171,7 @@ fn inferences(test: &str, device: fn() -> Device, tensors: Tensors) {
         let tokens = |batch, seq_len| BatchShape { batch, seq_len };
         let warming = shape(Architecture::Mamba, 1);
         inference(&device, tensors, &warming, tokens(1, 2048));
-        // Every thread that multiplies matrices keeps a buffer from its first time on, and which threads do in one
-        // pass is chance.
-        if tensors == Tensors::OnHeap {
-            rayon::broadcast(|_| inference(&device, tensors, &warming, tokens(1, 2048)));
-        }
+        memory::take_what_stays(&device);
         for architecture in Architecture::ALL {
             for (top_k, tokens) in [
                 (1, tokens(1, 2048)),
