@@ -40,5 +40,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     d.x += 1e-6;
     let jacobian = w.x * square.x - w.y * square.y;
     let heuristic = dot(w, d) / dot(d, d);
-    d_diag[ix] = clamp(-0.5 * (jacobian + heuristic), -1e3, 1e3);
+    let blended = -0.5 * (jacobian + heuristic);
+    // Not clamp(), which need not hand on a NaN: these comparisons are false for one.
+    d_diag[ix] = select(select(blended, 1e3, blended > 1e3), -1e3, blended < -1e3);
 }

@@ -455,6 +455,24 @@ fn the_published_gradient_is_another_than_the_exact_one() {
 }
 
 #[test]
+fn the_published_gradient_hands_on_a_nan_and_bounds_the_rest() {
+    for device in [support::cpu(), support::wgpu()] {
+        let device = device.autodiff();
+        let diag = tensor::<3>(&[0.0; 6], [1, 3, 2], &device, DType::F32).require_grad();
+        let shift = tensor(&[0.0, 0.0, 1.0, 1.0], [2, 2], &device, DType::F32);
+        let coupling = Coupling::Constant(1.0);
+        let g = diagonal(diag.clone(), coupling, shift, 1.0, Gradient::Published).unwrap();
+        let mut d_g = [0.0; 12];
+        (d_g[0], d_g[5]) = (f64::NAN, 1e9);
+        let d_g = tensor::<3>(&d_g, [1, 3, 4], &device, DType::F32);
+        let gradients = (g * d_g).sum().backward();
+        let got = values(diag.grad(&gradients).unwrap());
+        assert!(got[0].is_nan(), "{got:?}");
+        assert!(got[3].abs() == 1e3 && got[1] == 0.0, "{got:?}");
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let device = support::cpu();
     let leaf = |v: Vec<f64>, shape| -> Tensor<3> { tensor(&v, shape, &device, DType::F32) };
