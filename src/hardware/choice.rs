@@ -145,16 +145,14 @@ impl DeviceChoice {
             Self::Auto => Ok(auto(adapters)),
             Self::Cuda => {
                 let nvidia = |a: &Adapter| a.vendor_id == NVIDIA && !a.is_software();
-                let index = best(adapters, nvidia)
-                    .ok_or_else(|| self.absent("there is no NVIDIA adapter", adapters))?;
+                let (index, mut notes) =
+                    self.best_fit(adapters, nvidia, "there is no NVIDIA adapter")?;
                 let a = &adapters[index];
-                Ok((
-                    Pick::Adapter(index),
-                    vec![format!(
-                        "cuda: {} through wgpu ({}), not CUDA",
-                        a.name, a.api
-                    )],
-                ))
+                notes.push(format!(
+                    "cuda: {} through wgpu ({}), not CUDA",
+                    a.name, a.api
+                ));
+                Ok((Pick::Adapter(index), notes))
             }
             Self::Wgpu { api, which } => self.wgpu(*api, which.as_ref(), adapters),
         }
@@ -169,52 +167,76 @@ impl DeviceChoice {
         let of_api = |a: &Adapter| api.is_none_or(|api| a.api == api);
         let (index, notes) = match which {
             None => {
-                let index = best(adapters, of_api)
-                    .ok_or_else(|| self.absent("there is no such adapter", adapters))?;
-                let software = adapters[index].is_software();
-                let note = format!(
-                    "{self}: no GPU there, took the software adapter {}",
-                    adapters[index]
-                );
-                (index, if software { vec![note] } else { Vec::new() })
+                let (index, mut notes) =
+                    self.best_fit(adapters, of_api, "there is no such adapter")?;
+                if adapters[index].is_software() {
+                    notes.push(format!(
+                        "{self}: no GPU there, took the software adapter {}",
+                        adapters[index]
+                    ));
+                }
+                (index, notes)
             }
             Some(Which::Index(nth)) => {
                 let index = (0..adapters.len())
                     .filter(|&i| of_api(&adapters[i]))
                     .nth(*nth)
                     .ok_or_else(|| self.absent("there is no adapter of that index", adapters))?;
+                if let Some(reason) = adapters[index].unfit() {
+                    return Err(self.absent(&format!("{} {reason}", adapters[index]), adapters));
+                }
                 (index, Vec::new())
             }
             Some(Which::Name(name)) => {
                 let name = name.to_lowercase();
                 let exact = |a: &Adapter| of_api(a) && a.name.to_lowercase() == name;
                 let part = |a: &Adapter| of_api(a) && a.name.to_lowercase().contains(&name);
-                let index = best(adapters, exact)
-                    .or_else(|| best(adapters, part))
-                    .ok_or_else(|| self.absent("there is no adapter of that name", adapters))?;
+                let none = "there is no adapter of that name";
+                let (index, mut notes) = self
+                    .best_fit(adapters, exact, none)
+                    .or_else(|_| self.best_fit(adapters, part, none))?;
                 let others: Vec<String> = (0..adapters.len())
-                    .filter(|&i| i != index && part(&adapters[i]))
+                    .filter(|&i| i != index && part(&adapters[i]) && adapters[i].unfit().is_none())
                     .map(|i| adapters[i].to_string())
                     .collect();
-                let note = format!(
-                    "{self}: took {}, not {}",
-                    adapters[index],
-                    others.join(", ")
-                );
-                (
-                    index,
-                    if others.is_empty() {
-                        Vec::new()
-                    } else {
-                        vec![note]
-                    },
-                )
+                if !others.is_empty() {
+                    notes.push(format!(
+                        "{self}: took {}, not {}",
+                        adapters[index],
+                        others.join(", ")
+                    ));
+                }
+                (index, notes)
             }
         };
-        match adapters[index].unfit() {
-            Some(reason) => Err(self.absent(&format!("{} {reason}", adapters[index]), adapters)),
-            None => Ok((Pick::Adapter(index), notes)),
+        Ok((Pick::Adapter(index), notes))
+    }
+
+    /// The best of the adapters that are `wanted` and fit, and those passed over for it; `none` says that there is no
+    /// wanted one.
+    fn best_fit(
+        &self,
+        adapters: &[Adapter],
+        wanted: impl Fn(&Adapter) -> bool,
+        none: &str,
+    ) -> Result<(usize, Vec<String>)> {
+        let unfit: Vec<String> = adapters
+            .iter()
+            .filter(|&a| wanted(a))
+            .filter_map(|a| Some(format!("{a} {}", a.unfit()?)))
+            .collect();
+        if let Some(index) = best(adapters, |a| wanted(a) && a.unfit().is_none()) {
+            let notes = unfit
+                .iter()
+                .map(|unfit| format!("{self}: passed over {unfit}"));
+            return Ok((index, notes.collect()));
         }
+        let problem = if unfit.is_empty() {
+            none.to_owned()
+        } else {
+            unfit.join("; ")
+        };
+        Err(self.absent(&problem, adapters))
     }
 
     fn absent(&self, problem: &str, adapters: &[Adapter]) -> Error {
@@ -385,7 +407,19 @@ mod tests {
         let (pick, notes) = choose("auto", std::slice::from_ref(&small));
         assert_eq!(pick, Pick::Cpu);
         assert!(notes[1].contains("4 storage buffers"), "{notes:?}");
-        assert!(refused("wgpu:old", &[small]).contains("the kernels need 8"));
+        assert!(refused("wgpu:old", std::slice::from_ref(&small)).contains("the kernels need 8"));
+        small.vendor_id = NVIDIA;
+        small.kind = Kind::Discrete;
+        let adapters = [small, laptop().remove(0)];
+        assert!(refused("cuda", &adapters).contains("the kernels need 8"));
+        assert!(refused("wgpu:0", &adapters).contains("the kernels need 8"));
+        let (pick, notes) = choose("wgpu", &adapters);
+        assert_eq!(
+            pick,
+            Pick::Adapter(1),
+            "the fit one, though the other is discrete"
+        );
+        assert!(notes[0].contains("passed over Old GPU"), "{notes:?}");
     }
 
     #[test]
