@@ -60,7 +60,9 @@ pub(super) fn keep_freed() {
             (glibc::M_TOP_PAD, TOP_PAD),
         ];
         for (parameter, value) in settings {
-            // SAFETY: it takes any values, from any thread, and refuses those it does not know.
+            // SAFETY: it takes any values and refuses those it does not know. glibc calls it unsafe beside other
+            // threads for one reason (`const:mallopt`): they read the setting, an aligned word, unlocked. Each of
+            // these is valid beside either value of the others; a thread that still sees an old one allocates as before.
             unsafe { glibc::mallopt(parameter, value) };
         }
     }
@@ -119,8 +121,14 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: as above.
         let moved = unsafe { System.realloc(pointer, layout, new_size) };
         if !moved.is_null() {
-            shrank(layout.size());
-            grew(new_size);
+            if moved == pointer {
+                shrank(layout.size());
+                grew(new_size);
+            } else {
+                // While it was copied there were both, but for pages that the system moved by itself.
+                grew(new_size);
+                shrank(layout.size());
+            }
         }
         moved
     }

@@ -306,8 +306,10 @@ fn large_and_small_allocations_count_alike_and_a_new_meter_forgets_the_old_peak(
 
             let mut growing = vec![0_u8; 1 << 20];
             let meter = Meter::start(&device, None);
-            growing.reserve_exact(SIZE as usize); // grown in place, not copied beside the old
-            assert!(about(meter.peak()), "{}", meter.peak());
+            growing.reserve_exact(SIZE as usize);
+            // Grown in place, or moved: then the old block lay beside the new one.
+            let grown = SIZE..=SIZE + (1 << 20);
+            assert!(grown.contains(&meter.peak().0), "{}", meter.peak());
             assert_eq!(
                 meter.at_start().0 >> 20,
                 1,
