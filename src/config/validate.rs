@@ -33,7 +33,6 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
         ("model.d_model", model.d_model),
         ("model.n_layers", model.n_layers),
         ("model.d_state", model.d_state),
-        ("model.d_conv", model.d_conv),
         ("model.expand", model.expand),
         ("model.n_experts", model.n_experts),
         ("train.loss_chunk_tokens", config.train.loss_chunk_tokens),
@@ -43,6 +42,7 @@ pub(super) fn problems(config: &Config) -> Vec<String> {
     ] {
         require(value > 0, key, "at least 1");
     }
+    require(model.d_conv > 1, "model.d_conv", "at least 2");
     for &benchmark in &config.benchmarks {
         let section = match benchmark {
             Benchmark::Longcontext => "train",

@@ -386,7 +386,7 @@ fn check_sizes(shape: &ModelShape, tensors: &Safetensors, description: &Path) ->
         ("d_model", shape.d_model, 1, 1 << 16),
         ("layers", shape.n_layers, 1, u16::MAX.into()),
         ("d_state", shape.d_state, 1, 1 << 16),
-        ("d_conv", shape.d_conv, 1, 1 << 8),
+        ("d_conv", shape.d_conv, 2, 1 << 8),
         ("expand", shape.expand, 1, 1 << 8),
         ("dt_rank", shape.dt_rank, 1, 1 << 16),
         ("n_experts", shape.n_experts, of_experts, 1 << 8),

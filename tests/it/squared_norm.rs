@@ -47,6 +47,14 @@ fn reruns_are_bitwise_equal_and_a_transpose_is_read_right() {
 }
 
 #[test]
+fn of_nothing_it_is_zero() {
+    for device in [support::cpu(), support::wgpu()] {
+        let x = burn::tensor::Tensor::<2>::zeros([0, 3], &device);
+        assert_eq!(values(squared_norm(x)), [0.0]);
+    }
+}
+
+#[test]
 fn what_is_not_finite_is_not_lost() {
     let mut x = vec![1.0; 3000];
     x[2999] = 1e30;

@@ -19,6 +19,9 @@ const CHUNK: usize = 1 << 10;
 /// The sum of the squares of `x`, `[1]`, outside any graph.
 pub fn squared_norm<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     let n = x.shape().num_elements();
+    if n == 0 {
+        return Tensor::zeros([1], (&x.device(), x.dtype()));
+    }
     ledger::register(Op::SquaredNorm { n }, FlopsPass::Update);
     let x = x.reshape([n]);
     Tensor::from_dispatch(Dispatch::squared_norm(x.into_dispatch()))
