@@ -179,12 +179,11 @@ impl Dropout {
                 ..Coordinate::new(Purpose::Dropout)
             };
             let position = self.first_position + token % seq_len;
-            let first = (position * d_model) as u64;
-            mask.extend((0..d_model as u64).map(|unit| {
-                let at = first + unit;
-                let word = words(self.seed, row.at(at / 4))[(at % 4) as usize];
-                if word <= kept { scale } else { 0.0 }
-            }));
+            let first = position * d_model;
+            let blocks = first / 4..(first + d_model).div_ceil(4);
+            let units = blocks.flat_map(|block| words(self.seed, row.at(block as u64)));
+            let units = units.skip(first % 4).take(d_model);
+            mask.extend(units.map(|word| if word <= kept { scale } else { 0.0 }));
         }
         let mask = Tensor::from_data(
             TensorData::new(mask, [n_tokens, d_model]),

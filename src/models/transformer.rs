@@ -183,12 +183,11 @@ fn gelu(x: Tensor<2>) -> Tensor<2> {
 fn rotated(x: Tensor<4>) -> Tensor<4> {
     let [batch, seq, heads, width] = x.dims();
     let half = width / 2;
-    let angle = |position: usize, i: usize| {
-        position as f64 * ROTATION_BASE.powf(-2.0 * i as f64 / width as f64)
-    };
+    let speed = |i| ROTATION_BASE.powf(-2.0 * i as f64 / width as f64);
+    let speeds: Vec<f64> = (0..half).map(speed).collect();
     let table = |of: fn(f64) -> f64, options: (&Device, DType)| {
-        let values = (0..seq).flat_map(|at| (0..half).map(move |i| of(angle(at, i))));
-        let values: Vec<f64> = values.collect();
+        let at = |position: usize| speeds.iter().map(move |speed| of(position as f64 * speed));
+        let values: Vec<f64> = (0..seq).flat_map(at).collect();
         Tensor::<4>::from_data(TensorData::new(values, [1, seq, 1, half]), options)
     };
     let (device, dtype) = (x.device(), x.dtype());

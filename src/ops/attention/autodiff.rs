@@ -76,11 +76,16 @@ fn weights<B: Backend>(
     let k_t = B::float_transpose(rows::<B>(k, 0, end));
     let scores = B::float_matmul(rows::<B>(q, first, end), k_t);
     let scores = B::float_mul_scalar(scores, scale::<B>(q).into());
-    let later = |row: usize| (0..end).map(move |at| if at > row { MASKED } else { 0.0 });
-    let mask: Vec<f32> = (first..end).flat_map(later).collect();
-    let mask = TensorData::new(mask, [1, 1, end - first, end]).convert_dtype(q.dtype());
+    // Every query of the chunk may read all positions before the chunk.
+    let n = end - first;
+    let mut square = slices(&scores.shape(), 0, n);
+    square[3] = Slice::from(first..end);
+    let later = |row: usize| (0..n).map(move |at| if at > row { MASKED } else { 0.0 });
+    let mask: Vec<f32> = (0..n).flat_map(later).collect();
+    let mask = TensorData::new(mask, [1, 1, n, n]).convert_dtype(q.dtype());
     let mask = B::float_from_data(mask, &q.device());
-    B::softmax(B::float_add(scores, mask), 3)
+    let masked = B::float_add(B::float_slice(scores.clone(), &square), mask);
+    B::softmax(B::float_slice_assign(scores, &square, masked), 3)
 }
 
 fn scale<B: Backend>(q: &FloatTensor<B>) -> f64 {
