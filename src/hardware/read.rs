@@ -30,16 +30,6 @@ pub fn doubles<const D: usize>(tensor: Tensor<D>, doing: &str) -> Result<Vec<f64
     })
 }
 
-/// All elements of an integer tensor, row-major.
-///
-/// # Errors
-/// As [`floats`].
-pub fn ints<const D: usize>(tensor: Tensor<D, Int>, doing: &str) -> Result<Vec<i64>> {
-    read(doing, || {
-        tensor.try_into_data().map_err(|e| format!("{e:?}"))
-    })
-}
-
 /// The error behind what a backend said. That memory ran out it says in words alone: cubecl's, in which a
 /// size follows, or wgpu's.
 fn failure(doing: &str, reason: String) -> Error {

@@ -192,11 +192,6 @@ impl Size {
     pub fn total(self) -> Bytes {
         Bytes(self.codes.0 + self.scales.0 + self.rest.0)
     }
-
-    /// Everything but embedding and head.
-    pub fn without_embedding(self) -> Bytes {
-        Bytes(self.total().0 - self.embedding.0)
-    }
 }
 
 /// Bytes of so many words.
