@@ -110,7 +110,7 @@ impl Tokens {
         len: usize,
         width: Width,
     ) -> Self {
-        debug_assert!(
+        assert!(
             offset + len * width.bytes() <= (*storage).as_ref().len(),
             "storage too short"
         );

@@ -58,7 +58,7 @@ impl Coordinate {
     }
 
     fn counter(self) -> [u32; 4] {
-        debug_assert!(
+        assert!(
             self.row < 1 << 24 && self.position < 1 << 48,
             "coordinate out of range"
         );

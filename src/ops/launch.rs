@@ -126,7 +126,7 @@ pub(crate) fn launch(
     buffers: &[&CubeTensor],
     params: &[u32],
 ) {
-    debug_assert_eq!(
+    assert_eq!(
         buffers.len(),
         kernel.n_inputs + kernel.n_outputs,
         "{}",
