@@ -9,7 +9,7 @@
 // Bounds  HEADS <= WG_SIZE; chunk a multiple of TILE; otherwise as resolvent_diag_bwd
 // Error   docs/resolvent_diag.md
 // Source  docs/resolvent_diag.md
-// Twin    src/ops/resolvent_diag/cpu.rs backward_block
+// Twin    src/ops/resolvent_diag/cpu/backward.rs backward_block
 struct Params {
     first_workgroup: u32,
     batch: u32,

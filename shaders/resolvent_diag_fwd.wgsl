@@ -10,7 +10,7 @@
 // Bounds  any seq_len >= 1; warm_up <= chunk, n_carried >= 1; the last chunk may be shorter
 // Error   docs/resolvent_diag.md
 // Source  docs/resolvent_diag.md
-// Twin    src/ops/resolvent_diag/cpu.rs forward_block
+// Twin    src/ops/resolvent_diag/cpu/forward.rs forward_block
 struct Params {
     first_workgroup: u32,
     batch: u32,

@@ -7,7 +7,7 @@
 // Bounds  any seq_len >= 1; the last chunk may be shorter
 // Error   docs/resolvent_diag.md
 // Source  docs/resolvent_diag.md
-// Twin    src/ops/resolvent_diag/cpu.rs forward_reduce_block
+// Twin    src/ops/resolvent_diag/cpu/forward.rs forward_reduce_block
 struct Params {
     first_workgroup: u32,
     batch: u32,

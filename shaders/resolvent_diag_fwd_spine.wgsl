@@ -7,7 +7,7 @@
 // Bounds  any n_chunks >= 1
 // Error   docs/resolvent_diag.md
 // Source  docs/resolvent_diag.md
-// Twin    src/ops/resolvent_diag/cpu.rs carry_forward
+// Twin    src/ops/resolvent_diag/cpu/forward.rs carry_forward
 struct Params {
     first_workgroup: u32,
     batch: u32,

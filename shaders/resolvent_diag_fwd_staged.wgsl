@@ -8,7 +8,7 @@
 // Bounds  HEADS <= WG_SIZE; otherwise as resolvent_diag_fwd
 // Error   docs/resolvent_diag.md
 // Source  docs/resolvent_diag.md
-// Twin    src/ops/resolvent_diag/cpu.rs forward_block
+// Twin    src/ops/resolvent_diag/cpu/forward.rs forward_block
 struct Params {
     first_workgroup: u32,
     batch: u32,

@@ -10,7 +10,7 @@
 // Bounds  any seq_len, quads, d_state >= 1; the last chunk may be shorter
 // Error   docs/selective_scan.md
 // Source  Gu & Dao 2023, arXiv:2312.00752; own derivation in docs/selective_scan.md
-// Twin    src/ops/selective_scan/cpu.rs forward
+// Twin    src/ops/selective_scan/cpu/forward.rs forward
 struct Params {
     first_workgroup: u32,
     batch: u32,

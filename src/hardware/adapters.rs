@@ -75,7 +75,7 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
-    /// Few threads with wide vectors: as little work as possible, no barriers, no workgroup memory.
+    /// Few threads with wide vectors: as little work as possible; barriers and workgroup memory cost more than they spare.
     Software,
     /// Thousands of invocations at once: enough of them, and neighbours that read neighbouring memory.
     Gpu,

@@ -94,6 +94,25 @@ fn every_kernel_has_a_docs_page_that_names_it() {
 }
 
 #[test]
+fn every_twin_that_a_kernel_names_is_there() {
+    for kernel in KERNELS {
+        let twin = kernel
+            .source
+            .lines()
+            .find_map(|line| line.strip_prefix("// Twin    "));
+        let Some(twin) = twin else { continue };
+        let (file, function) = twin.split_once(' ').unwrap_or((twin, ""));
+        let text = std::fs::read_to_string(root().join(file))
+            .unwrap_or_else(|error| panic!("{}: {file}: {error}", kernel.name));
+        assert!(
+            text.contains(&format!("fn {function}")),
+            "{}: {twin}",
+            kernel.name
+        );
+    }
+}
+
+#[test]
 fn every_kernel_validates_as_it_lies_on_disk() {
     for kernel in KERNELS
         .iter()
