@@ -105,7 +105,7 @@ impl Work {
 }
 
 /// Steps of one dispatch. Systems end a dispatch that keeps a screen waiting: some within a second, so a
-/// slow adapter should need no more than 100 ms. llvmpipe on two cores that other work kept busy took
+/// slow adapter should need no more than 100 ms. llvmpipe on two cores, not idle, took
 /// 4 to 17 ns a step; that a GPU takes a 16th of it and a discrete one a 64th is an assumption on the safe
 /// side.
 fn steps_per_dispatch(kind: Kind) -> usize {
