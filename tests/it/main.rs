@@ -22,6 +22,7 @@ mod claims;
 mod cli;
 mod compare;
 mod comparisons;
+mod configuration;
 mod data;
 mod datasets;
 mod dispatches;
