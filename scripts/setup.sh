@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks what the build and the tests need, and installs what is missing where it can:
-# the Rust toolchain of rust-toolchain.toml, and on Linux a Vulkan driver (a software one where there
-# is no GPU). Safe to run again; it changes nothing that is there.
+# Checks what the build and the tests need, and installs what is missing where it can: a C compiler,
+# the Rust toolchain of rust-toolchain.toml, with rustup where there is none, and on Linux a Vulkan driver
+# (a software one where there is no GPU). Safe to run again; it changes nothing that is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,8 +31,14 @@ fi
 # --- Rust ---
 version=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
 [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
-command -v cargo > /dev/null ||
-    fail "no cargo; install Rust $version: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
+if ! command -v cargo > /dev/null; then
+    command -v curl > /dev/null ||
+        fail "no cargo; install Rust $version: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
+    say "no cargo: installing Rust $version into $HOME/.cargo and $HOME/.rustup with https://sh.rustup.rs; shell profiles stay as they are"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
+        sh -s -- -y --profile minimal --default-toolchain "$version" --no-modify-path
+    . "$HOME/.cargo/env"
+fi
 if ! rustc --version > /dev/null 2>&1; then
     command -v rustup > /dev/null || fail "rustc does not run and there is no rustup; install Rust $version"
     say "installing Rust $version"

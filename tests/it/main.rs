@@ -63,6 +63,8 @@ mod resolvent_diag_bidirectional;
 mod results;
 mod rms_norm;
 mod run;
+#[cfg(unix)]
+mod scripts;
 mod segments;
 mod selective_scan;
 mod several;
