@@ -41,6 +41,7 @@ mod seal;
 mod summary;
 mod tuning;
 mod warning;
+mod ways;
 mod writer;
 
 pub use across::{

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AuditReport, Cell, DatasetSummary, Datasets, EfficiencyGuide, EfficiencyPoint, EfficiencyRatio,
-    Finite, GuideResults, Machine, ModelLimits, MultidatasetGuide, QuantizationGuide, RecallResult,
+    GuideResults, Machine, ModelLimits, MultidatasetGuide, QuantizationGuide, RecallResult,
     RecallVerdict, Seal, Summary, Tuning, Warning, WidthSummary, efficiency, limits, multidataset,
     quantization, summary,
 };
-use crate::config::{Benchmark, Config, Fairness, SeedConfig, canonical_sha256, registered_name};
+use crate::config::{Benchmark, Config, SeedConfig, canonical_sha256, registered_name};
 use crate::{Error, Result};
 
 /// Version of the file's form; raised by any change that an older reader would misread.
@@ -293,7 +293,7 @@ impl RunRecord {
     }
 
     /// The same with a part of its configuration, whose hash agrees where that of the whole does.
-    fn with(&self, config: Config) -> Self {
+    pub(super) fn with(&self, config: Config) -> Self {
         let mut record = self.clone();
         let is_whole = self
             .config
@@ -304,79 +304,6 @@ impl RunRecord {
         }
         record.config = config;
         record
-    }
-
-    /// The same with learning rates set in one way alone.
-    #[must_use]
-    fn in_way(&self, fairness: Fairness) -> Self {
-        let mut record = self.with(Config {
-            fairness: vec![fairness],
-            ..self.config.clone()
-        });
-        record.cells.retain(|cell| self.is_in_way(cell, fairness));
-        record.derive();
-        record
-    }
-
-    /// Whether a cell has the learning rate that its model is reported at. A cell may belong to both ways.
-    fn is_in_way(&self, cell: &Cell, fairness: Fairness) -> bool {
-        let wanted = match fairness {
-            Fairness::Identical => Finite::new(self.config.train.learning_rate),
-            Fairness::EqualTuning => {
-                let tuning = self.tuning.as_ref();
-                let chosen = |tuning: &Tuning| {
-                    let chosen = tuning.chosen(cell.benchmark, &cell.setting(), &cell.model);
-                    chosen.and_then(|chosen| chosen.learning_rate)
-                };
-                tuning.and_then(chosen)
-            }
-        };
-        wanted == Some(cell.learning_rate)
-    }
-
-    /// Every way in which learning rates were set alone, each with its cells and what follows from them.
-    pub fn ways(&self) -> Vec<Self> {
-        if self.config.fairness.len() == 1 {
-            return vec![self.clone()];
-        }
-        let ways = self.config.fairness.iter();
-        ways.map(|&fairness| self.in_way(fairness)).collect()
-    }
-
-    /// The way that stands for the run where one alone is shown: the first.
-    #[must_use]
-    pub fn headline(self) -> Self {
-        match self.config.fairness[..] {
-            [first, _, ..] => self.in_way(first),
-            _ => self,
-        }
-    }
-
-    /// Cells that have not been run; those of a model of which no trial completed never will be.
-    pub fn n_missing(&self) -> u64 {
-        let n_cells = self.n_cells();
-        if self.config.fairness == [Fairness::Identical] {
-            return n_cells.saturating_sub(self.cells.len() as u64);
-        }
-        let tuning = self.tuning.iter();
-        let given_up = tuning
-            .flat_map(|tuning| &tuning.chosen)
-            .filter(|chosen| chosen.learning_rate.is_none())
-            .count() as u64;
-        let missing = |&fairness: &Fairness| {
-            let found = self
-                .cells
-                .iter()
-                .filter(|cell| self.is_in_way(cell, fairness));
-            let found = found.count() as u64;
-            match fairness {
-                Fairness::Identical => n_cells.saturating_sub(found),
-                Fairness::EqualTuning => {
-                    n_cells.saturating_sub(found + given_up * self.config.seeds.count)
-                }
-            }
-        };
-        self.config.fairness.iter().map(missing).sum()
     }
 
     /// Every benchmark of the run alone, in the order in which they ran.

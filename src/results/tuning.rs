@@ -135,6 +135,16 @@ impl Tuning {
         rates
     }
 
+    /// The first of those rates at which not every one of `models` has been tried; absent once the choice is made.
+    pub fn untried(&self, benchmark: Benchmark, setting: &str, models: &[&str]) -> Option<f64> {
+        let is_tried = |rate: f64| {
+            let mut models = models.iter();
+            models.all(|model| self.has_tried(benchmark, setting, model, rate))
+        };
+        let rates = self.rates(benchmark, setting, models);
+        rates.into_iter().find(|&rate| !is_tried(rate))
+    }
+
     /// Whether a model was tried at a learning rate.
     pub fn has_tried(&self, benchmark: Benchmark, setting: &str, model: &str, rate: f64) -> bool {
         self.trials.iter().any(|trial| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use bkbench::config::{Benchmark, Fairness};
 use bkbench::results::{
-    Cell, GRID, Outcome, RunRecord, RunWriter, TUNING_SEED, Tuning, Warning, trial_steps,
+    Cell, GRID, Outcome, RunRecord, RunWriter, TUNING_SEED, Tuning, Warning, problems, trial_steps,
 };
 
 use crate::datasets::{load, named_config, text_config};
@@ -181,6 +181,49 @@ fn a_trial_that_did_not_complete_is_never_chosen() {
         .unwrap();
     assert_eq!((none.learning_rate, none.at_edge), (None, false));
     assert_eq!(rates(&tuning), GRID);
+}
+
+#[test]
+fn a_run_stopped_in_its_trials_is_not_complete_whatever_the_best_so_far() {
+    let both = made_up::in_both_ways(&longcontext(&[512], 1, 200));
+    assert_eq!(both.n_missing(), 0);
+    let common = finite(both.config.train.learning_rate);
+    let tried = |record: &RunRecord, keep: &dyn Fn(&Cell) -> bool| {
+        let mut record = record.clone();
+        record.tuning.as_mut().unwrap().trials.retain(|it| keep(it));
+        record.derive();
+        record
+    };
+    // Every cell of the first way has the rate that is the best so far.
+    let half = tried(&both, &|trial| trial.learning_rate.get() <= common.get());
+    let chosen = &half.tuning.as_ref().unwrap().chosen;
+    assert!(chosen.iter().all(|it| it.learning_rate == Some(common)));
+    assert_eq!(half.n_missing(), 3);
+    assert!(problems(&half)[0].contains("not finished: 3 of 6 cells"));
+    assert!(half.ways()[1].cells.is_empty(), "nothing is decided yet");
+    let last = both.tuning.as_ref().unwrap().trials.last().unwrap();
+    assert_eq!(tried(&both, &|trial| trial != last).n_missing(), 3);
+
+    // All of the grid, and the best of one model at its end: the rate beyond is missing.
+    let mut edge = both.clone();
+    edge.config.train.learning_rate = GRID[3];
+    for cell in &mut edge.cells {
+        cell.learning_rate = finite(GRID[3]);
+    }
+    edge.tuning = Some(made_up::trials(&edge, |_, rate| best_at(rate, GRID[3])));
+    assert_eq!(edge.n_missing(), 3);
+    tried_at(edge.tuning.as_mut().unwrap(), 3e-2, |_| {
+        best_at(3e-2, GRID[3])
+    });
+    assert_eq!(edge.n_missing(), 0);
+
+    // The first trials of all models failed, which gives none of them up.
+    let mut failed = tried(&both, &|trial| trial.learning_rate == finite(GRID[0]));
+    for trial in &mut failed.tuning.as_mut().unwrap().trials {
+        trial.outcome = made_up::out_of_memory();
+    }
+    failed.derive();
+    assert_eq!(failed.n_missing(), 3);
 }
 
 #[test]

@@ -159,12 +159,7 @@ fn untried(part: &Part, setting: &Setting, tuning: Option<&Tuning>) -> Option<Pa
     let tuning = tuning?;
     let (benchmark, key) = (part.benchmark, part.key(setting));
     let models: Vec<&str> = setting.models.iter().map(|it| it.label.as_str()).collect();
-    let rates = tuning.rates(benchmark, &key, &models);
-    let is_tried = |rate: f64| {
-        let mut models = models.iter();
-        models.all(|model| tuning.has_tried(benchmark, &key, model, rate))
-    };
-    let rate = rates.into_iter().find(|&rate| !is_tried(rate))?;
+    let rate = tuning.untried(benchmark, &key, &models)?;
     part.trials(setting, rate)
 }
 
