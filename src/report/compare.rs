@@ -227,17 +227,20 @@ fn word(value: &Value) -> String {
     }
 }
 
-/// The setting, with its benchmark where there are several.
-fn setting(place: &Place, across: &AcrossAdapters) -> String {
-    let several = across
-        .losses
-        .iter()
-        .any(|it| it.place.benchmark != place.benchmark);
-    if several {
-        format!("{} {}", place.benchmark.name(), place.setting)
-    } else {
-        place.setting.clone()
+/// The setting, with its benchmark, and how learning rates were set, where there are several.
+pub(super) fn setting(place: &Place, across: &AcrossAdapters) -> String {
+    let any = |differs: fn(&Place, &Place) -> bool| {
+        let mut others = across.losses.iter();
+        others.any(|it| differs(&it.place, place))
+    };
+    let mut setting = place.setting.clone();
+    if any(|a, b| a.benchmark != b.benchmark) {
+        setting = format!("{} {setting}", place.benchmark.name());
     }
+    if any(|a, b| a.fairness != b.fairness) {
+        setting = format!("{setting} {}", place.fairness.name());
+    }
+    setting
 }
 
 fn on(place: &Place) -> String {

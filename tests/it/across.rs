@@ -1,6 +1,6 @@
 //! Runs side by side: what may be compared, whose seeds are taken together, what the tables say.
 
-use bkbench::config::{Backpropagation, Config};
+use bkbench::config::{Backpropagation, Config, Fairness};
 use bkbench::report::compare::text;
 use bkbench::report::plot::across::draw;
 use bkbench::results::{
@@ -10,7 +10,7 @@ use bkbench::results::{
 use bkbench::stats;
 use serde_json::json;
 
-use crate::made_up::{changed, diverged, evaluation, finite, of_config};
+use crate::made_up::{changed, diverged, evaluation, finite, of_config, trials};
 
 /// Models a and b at two lengths, on an adapter of that name.
 fn on(adapter: &str, first_seed: u64, n_seeds: u64) -> RunRecord {
@@ -189,6 +189,107 @@ fn means_are_subtracted_where_no_seed_is_shared_and_nothing_where_none_completed
     let printed = text(&across);
     assert!(printed.contains("0 of 3"), "{printed}");
     assert!(!printed.contains("NaN") && !printed.contains(" inf"));
+}
+
+/// The record in both ways; those of `models` are tuned to another rate, at which they lose half a nat less.
+fn tuned(record: &RunRecord, models: &[&str], rate: f64) -> RunRecord {
+    let common = record.config.train.learning_rate;
+    let mut both = record.clone();
+    both.config.fairness = Fairness::ALL.into();
+    both.tuning = Some(trials(record, |model, tried| {
+        let best = if models.contains(&model) {
+            rate
+        } else {
+            common
+        };
+        2.0 + (tried / best).ln().abs()
+    }));
+    for cell in record
+        .cells
+        .iter()
+        .filter(|it| models.contains(&it.model.as_str()))
+    {
+        let mut cell = cell.clone();
+        cell.id = format!("{} tuned", cell.id);
+        cell.learning_rate = finite(rate);
+        let metrics = cell.metrics.as_mut().unwrap();
+        let nll = metrics.evaluation.as_ref().unwrap().nll_nats.get();
+        metrics.evaluation = evaluation(nll - 0.5);
+        both.cells.push(cell);
+    }
+    both.derive();
+    both
+}
+
+#[test]
+fn learning_rates_set_in_several_ways_stand_apart() {
+    let (a, b) = (on("some", 42, 3), on("other", 42, 3));
+    let runs = named(vec![
+        tuned(&a, &["mamba"], 1e-3),
+        tuned(&b, &["mamba"], 1e-3),
+    ]);
+    let across = across_adapters(&runs, true).unwrap();
+    let mean = |model: &str, fairness: Fairness, adapter: Option<usize>| {
+        let is_it = |it: &&LossAt| {
+            let place = &it.place;
+            (place.model.as_str(), place.setting.as_str()) == (model, "seq_len_512")
+                && (place.fairness, place.adapter) == (fairness, adapter)
+        };
+        let at = across.losses.iter().find(is_it).unwrap();
+        let n_cells = if adapter.is_none() { 6 } else { 3 };
+        assert_eq!(at.n_cells, n_cells, "no cell of the other way");
+        at.nll_nats.unwrap().mean
+    };
+    for adapter in [Some(0), Some(1), None] {
+        for (fairness, expected) in [(Fairness::Identical, 2.43), (Fairness::EqualTuning, 1.93)] {
+            let found = mean("mamba", fairness, adapter);
+            assert!((found - expected).abs() < 1e-12, "{fairness:?}: {found}");
+        }
+        // Tuned to the common rate, its cells belong to both.
+        let found = mean("resnetbk", Fairness::EqualTuning, adapter);
+        assert!((found - 2.43).abs() < 1e-12, "{found}");
+    }
+    assert_eq!(across.agreement.len(), 2 * 3 * 2, "ways x models x lengths");
+    assert!(across.agreement.iter().all(|it| it.n_seeds == 3));
+    assert_eq!(across.notes, [""; 0]);
+    let printed = text(&across);
+    assert!(printed.contains("seq_len_512 equal_tuning"), "{printed}");
+    let drawing = draw(&across).unwrap();
+    assert!(drawing.svg.contains("seq_len_512 identical: held-out loss"));
+}
+
+#[test]
+fn other_chosen_rates_are_said_and_their_seeds_not_taken_together() {
+    let (a, b) = (on("some", 42, 3), on("other", 42, 3));
+    let runs = named(vec![tuned(&a, &["mamba"], 1e-3), tuned(&b, &[], 1e-3)]);
+    let across = across_adapters(&runs, false).unwrap();
+    assert_eq!(across.notes.len(), 2, "a length each: {:?}", across.notes);
+    assert_eq!(
+        across.notes[0],
+        "mamba at seq_len_512, learning rates tuned equally for each model, has the learning rate 0.001 on [1] and \
+         0.003 on [2]: their losses differ by it too"
+    );
+    let of_tuned_mamba =
+        |it: &&Agreement| it.place.model == "mamba" && it.place.fairness == Fairness::EqualTuning;
+    let n_agreements = across.agreement.iter().filter(of_tuned_mamba).count();
+    assert_eq!(n_agreements, 0, "not the same trainings");
+
+    let later = on("some", 45, 2);
+    let runs = named(vec![tuned(&a, &["mamba"], 1e-3), tuned(&later, &[], 1e-3)]);
+    let across = across_adapters(&runs, false).unwrap();
+    let n_cells = |fairness: Fairness| {
+        let is_it = |it: &&LossAt| it.place.model == "mamba" && it.place.fairness == fairness;
+        across.losses.iter().find(is_it).unwrap().n_cells
+    };
+    assert_eq!(
+        (n_cells(Fairness::Identical), n_cells(Fairness::EqualTuning)),
+        (5, 3)
+    );
+    assert!(
+        across.notes[0].contains("has the learning rate 0.003 in b and 0.001 in the run before it"),
+        "{:?}",
+        across.notes
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::Drawing;
 use super::figure::{Figure, Key, Line, Mark, NEUTRAL, Panel, Sample, colour};
 use crate::Result;
-use crate::report::compare::name;
+use crate::report::compare::{name, setting as title};
 use crate::results::{AcrossAdapters, Place, Warning, WarningOn};
 use crate::stats::Interval;
 
@@ -29,7 +29,11 @@ pub fn draw(across: &AcrossAdapters) -> Result<Drawing> {
     let n_left_out = settings.len().saturating_sub(MAX_SETTINGS);
     settings.truncate(MAX_SETTINGS);
     let losses = settings.iter().map(|setting| {
-        let mut panel = panel(across, format!("{}: held-out loss", setting.setting), None);
+        let mut panel = panel(
+            across,
+            format!("{}: held-out loss", title(setting, across)),
+            None,
+        );
         let here = across.losses.iter().filter(|it| is_at(&it.place, setting));
         for it in here {
             if let (Some(adapter), Some(loss)) = (it.place.adapter, it.nll_nats) {
@@ -42,7 +46,7 @@ pub fn draw(across: &AcrossAdapters) -> Result<Drawing> {
     let speeds = settings.iter().map(|setting| {
         let mut panel = panel(
             across,
-            format!("{}: speed", setting.setting),
+            format!("{}: speed", title(setting, across)),
             Some("tokens/s"),
         );
         let here = across.speeds.iter().filter(|it| is_at(&it.place, setting));
@@ -109,7 +113,8 @@ fn largest_shift(across: &AcrossAdapters) -> Option<f64> {
 }
 
 fn is_at(place: &Place, setting: &Place) -> bool {
-    (place.benchmark, &place.setting) == (setting.benchmark, &setting.setting)
+    (place.fairness, place.benchmark, &place.setting)
+        == (setting.fairness, setting.benchmark, &setting.setting)
 }
 
 fn panel(across: &AcrossAdapters, caption: String, other_y_label: Option<&str>) -> Panel {

@@ -1,18 +1,21 @@
 //! Comparable runs side by side, adapter by adapter.
 
+mod measured;
+
 use serde::Serialize;
 use serde_json::Value;
 
-use super::compatibility::{fingerprint, other_numbers};
-use super::observation::{Observation, nll_nats, observations};
+use super::compatibility::fingerprint;
+use super::observation::{Observation, nll_nats};
 use super::{
     AtWidth, Cell, Difference, Evaluation, Finite, Machine, Outcome, RunRecord, Warning,
     not_poolable,
 };
 use crate::Result;
-use crate::config::Benchmark;
+use crate::config::{Benchmark, Fairness};
 use crate::stats::{Estimate, Interval, mean, welch_t};
 use crate::units::Bytes;
+use measured::{Measured, is_of_one_place};
 
 /// Runs that may be compared, adapter by adapter. Places count from 0 in `adapters`; the first one is what the others
 /// are held against.
@@ -59,6 +62,8 @@ pub struct AdapterRuns {
 /// A setting of a model on one adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Place {
+    /// How learning rates were set.
+    pub fairness: Fairness,
     /// The benchmark.
     pub benchmark: Benchmark,
     /// Key of the setting in the guide's JSON.
@@ -150,12 +155,6 @@ pub struct LargestDifference {
     pub step: usize,
 }
 
-/// What was measured on one adapter.
-struct Measured<'a> {
-    cells: Vec<&'a Cell>,
-    observations: Vec<Observation<'a>>,
-}
-
 /// Puts comparable runs, given with their names, side by side. Runs of one fingerprint are taken together; those of
 /// several are pooled, in entries of their own, only if `pool` says so.
 ///
@@ -179,13 +178,14 @@ pub fn across_adapters(runs: &[(String, RunRecord)], pool: bool) -> Result<Acros
     for group in &groups {
         measured.push(Measured::of(group, &mut notes)?);
     }
+    notes.extend(other_rates(&measured));
     let first = groups.first().and_then(|group| group.first());
     let adapter = |(group, measured): (&Vec<&(String, RunRecord)>, &Measured<'_>)| {
         let record = group.first().map(|(_, record)| record);
         let differs = first
             .zip(record)
             .map(|((_, first), record)| not_poolable(first, record));
-        let mut seeds: Vec<u64> = measured.cells.iter().map(|cell| cell.seed).collect();
+        let mut seeds: Vec<u64> = measured.cells.iter().map(|(_, cell)| cell.seed).collect();
         seeds.sort_unstable();
         seeds.dedup();
         AdapterRuns {
@@ -227,60 +227,45 @@ fn warnings(groups: &[Vec<&(String, RunRecord)>]) -> Vec<WarningOn> {
     found
 }
 
-impl<'a> Measured<'a> {
-    /// The cells of runs of one fingerprint, each seed of a model and setting once.
-    fn of(runs: &[&'a (String, RunRecord)], notes: &mut Vec<String>) -> Result<Self> {
-        let mut all = Self {
-            cells: Vec::new(),
-            observations: Vec::new(),
-        };
-        for (name, record) in runs {
-            let known = all.cells.len();
-            for cell in &record.cells {
-                let twin = all.cells[..known].iter().find(|other| is_twin(other, cell));
-                let Some(twin) = twin else {
-                    all.cells.push(cell);
-                    continue;
-                };
-                if !other_numbers(twin, cell)?.is_empty() {
-                    notes.push(format!(
-                        "{} at {}, seed {}, has other numbers in {name} than in the run before it on the same adapter; \
-                         the first counts",
-                        cell.model,
-                        cell.setting(),
-                        cell.seed
-                    ));
-                }
-            }
-            let kept = &all.cells;
-            let is_kept =
-                |it: &Observation<'_>| kept.iter().any(|cell| std::ptr::eq(*cell, it.cell));
-            let found = observations(record).into_iter().filter(is_kept);
-            all.observations.extend(found);
-        }
-        Ok(all)
-    }
-
-    fn observations_at(&self, place: &Place) -> Vec<Observation<'a>> {
-        let is_here = |it: &&Observation<'_>| {
-            (it.cell.benchmark, &it.setting, &it.cell.model)
-                == (place.benchmark, &place.setting, &place.model)
-        };
-        let all = self.observations.iter();
-        all.filter(is_here).cloned().collect()
-    }
-}
-
-/// Whether two cells are one model at one setting with one seed.
+/// Whether two cells are one training, of one seed at one learning rate.
 fn is_twin(a: &Cell, b: &Cell) -> bool {
-    (a.benchmark, &a.model, a.seed) == (b.benchmark, &b.model, b.seed) && a.setting() == b.setting()
+    (a.seed, a.learning_rate) == (b.seed, b.learning_rate) && is_of_one_place(a, b)
 }
 
-/// Settings and models, each pair once, in order of first appearance.
-fn places<'a>(all: impl Iterator<Item = (Benchmark, String, &'a str)>) -> Vec<Place> {
+/// Where another learning rate was chosen for a model than on the first adapter.
+fn other_rates(measured: &[Measured<'_>]) -> Vec<String> {
+    let rate = |on: &Measured<'_>, place: &Place| {
+        let cells = on.cells_at(place);
+        cells.first().map(|cell| cell.learning_rate.get())
+    };
+    let mut notes = Vec::new();
+    for place in places_of_cells(measured) {
+        let mut rates = measured.iter().map(|on| rate(on, &place));
+        let Some(first) = rates.next().flatten() else {
+            continue;
+        };
+        for (i, other) in rates.enumerate() {
+            if let Some(other) = other.filter(|other| other.total_cmp(&first).is_ne()) {
+                notes.push(format!(
+                    "{} at {}, {}, has the learning rate {first} on [1] and {other} on [{}]: their losses differ by it \
+                     too",
+                    place.model,
+                    place.setting,
+                    place.fairness.title(),
+                    i + 2
+                ));
+            }
+        }
+    }
+    notes
+}
+
+/// Settings and models, each pair once, way by way and there in order of first appearance.
+fn places<'a>(all: impl Iterator<Item = (Fairness, Benchmark, String, &'a str)>) -> Vec<Place> {
     let mut places: Vec<Place> = Vec::new();
-    for (benchmark, setting, model) in all {
+    for (fairness, benchmark, setting, model) in all {
         let place = Place {
+            fairness,
             benchmark,
             setting,
             model: model.to_owned(),
@@ -290,6 +275,7 @@ fn places<'a>(all: impl Iterator<Item = (Benchmark, String, &'a str)>) -> Vec<Pl
             places.push(place);
         }
     }
+    places.sort_by_key(|place| place.fairness);
     places
 }
 
@@ -299,11 +285,6 @@ impl Place {
             adapter: Some(adapter),
             ..self.clone()
         }
-    }
-
-    fn is_of(&self, cell: &Cell) -> bool {
-        (cell.benchmark, cell.model.as_str()) == (self.benchmark, self.model.as_str())
-            && cell.setting() == self.setting
     }
 }
 
@@ -316,9 +297,9 @@ fn estimate(values: impl Iterator<Item = Option<f64>>) -> Option<Estimate> {
 
 fn losses<'a>(measured: &[Measured<'a>], pool: bool) -> Vec<LossAt> {
     let observed = measured.iter().flat_map(|on| &on.observations);
-    let places = places(observed.map(|it| {
-        let cell = it.cell;
-        (cell.benchmark, it.setting.clone(), cell.model.as_str())
+    let places = places(observed.map(|(fairness, it)| {
+        let (cell, setting) = (it.cell, it.setting.clone());
+        (*fairness, cell.benchmark, setting, cell.model.as_str())
     }));
     let mut losses = Vec::new();
     for place in places {
@@ -413,12 +394,7 @@ fn of_trainings(measured: &[Measured<'_>]) -> Vec<SpeedAt> {
     let mut speeds = Vec::new();
     for place in places_of_cells(measured) {
         for (adapter, on) in measured.iter().enumerate() {
-            let here: Vec<&Cell> = on
-                .cells
-                .iter()
-                .copied()
-                .filter(|it| place.is_of(it))
-                .collect();
+            let here = on.cells_at(&place);
             if here.is_empty() {
                 continue;
             }
@@ -450,16 +426,18 @@ fn of_inference(measured: &[Measured<'_>]) -> Vec<SpeedAt> {
         ("decode", |at| at.decode_tokens_per_second),
     ];
     let cells = measured.iter().flat_map(|on| &on.cells);
-    let places = places(cells.flat_map(|cell| {
+    let places = places(cells.flat_map(|&(fairness, cell)| {
         let name = |at: &AtWidth| at.width.name().to_owned();
         let widths = widths(cell);
-        widths.map(move |at| (cell.benchmark, name(at), cell.model.as_str()))
+        widths.map(move |at| (fairness, cell.benchmark, name(at), cell.model.as_str()))
     }));
     let mut speeds = Vec::new();
     for place in places {
         for (adapter, on) in measured.iter().enumerate() {
-            let cells = on.cells.iter().copied();
-            let here: Vec<&AtWidth> = cells.filter_map(|cell| width_at(cell, &place)).collect();
+            let cells = on.cells.iter();
+            let cells = cells.filter(|(fairness, _)| *fairness == place.fairness);
+            let here = cells.filter_map(|(_, cell)| width_at(cell, &place));
+            let here: Vec<&AtWidth> = here.collect();
             if here.is_empty() {
                 continue;
             }
@@ -493,7 +471,10 @@ fn width_at<'a>(cell: &'a Cell, place: &Place) -> Option<&'a AtWidth> {
 
 fn places_of_cells(measured: &[Measured<'_>]) -> Vec<Place> {
     let cells = measured.iter().flat_map(|on| &on.cells);
-    places(cells.map(|cell| (cell.benchmark, cell.setting(), cell.model.as_str())))
+    places(cells.map(|&(fairness, cell)| {
+        let (setting, model) = (cell.setting(), cell.model.as_str());
+        (fairness, cell.benchmark, setting, model)
+    }))
 }
 
 // ---- agreement of the trainings ----
@@ -505,10 +486,10 @@ fn agreement(measured: &[Measured<'_>]) -> Vec<Agreement> {
     let mut found = Vec::new();
     for place in places_of_cells(measured) {
         for (i, on) in others.iter().enumerate() {
-            let twins = on.cells.iter().filter(|cell| place.is_of(cell));
-            let pairs = twins.filter_map(|cell| {
-                let twin = first.cells.iter().find(|other| is_twin(other, cell))?;
-                Some((*cell, *twin))
+            let there = first.cells_at(&place);
+            let pairs = on.cells_at(&place).into_iter().filter_map(|cell| {
+                let twin = there.iter().find(|other| is_twin(other, cell))?;
+                Some((cell, *twin))
             });
             found.extend(agree(place.on(i + 1), pairs));
         }
