@@ -22,10 +22,11 @@ pub(super) fn on_dataset(dataset: &Dataset) -> OnDataset {
     }
 }
 
-/// The held-out text with the state carried through every document; `None` for a model that carries none.
+/// The held-out text with the state carried through every document; `None` for a model that carries none, and where the
+/// loss is not finite.
 ///
 /// # Errors
-/// A device that fails, or a loss that is not finite.
+/// A device that fails.
 pub(super) fn carried(
     evaluator: Evaluator<'_>,
     carry: Carry,
@@ -35,6 +36,5 @@ pub(super) fn carried(
         return Ok(None);
     }
     let n_bytes = dataset.manifest.eval.n_bytes as u64;
-    let carried = evaluator.evaluate_documents(&dataset.eval, n_bytes);
-    carried.map(Some)
+    evaluator.evaluate_documents(&dataset.eval, n_bytes)
 }

@@ -101,11 +101,8 @@ impl Study<'_> {
             model,
             ..self.evaluator
         };
-        match evaluator.evaluate(self.tokens, self.n_bytes, self.window) {
-            Ok(held_out) => Ok(Some(held_out.evaluation)),
-            Err(Error::CheckFailed(_)) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let held_out = evaluator.evaluate(self.tokens, self.n_bytes, self.window)?;
+        Ok(held_out.map(|held_out| held_out.evaluation))
     }
 
     /// One window of held-out text, up to the scores of the token after it.

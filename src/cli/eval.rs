@@ -90,7 +90,8 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
         segment,
         loss_chunk_tokens: loss_chunk_tokens(loaded.shape.vocab_size),
     }
-    .evaluate(&tokens, text.len() as u64, window)?;
+    .evaluate(&tokens, text.len() as u64, window)?
+    .ok_or_else(|| Error::CheckFailed("the loss of this text is not finite".into()))?;
     let seconds = began.elapsed().as_secs_f64();
     if args.json {
         let document = json!({

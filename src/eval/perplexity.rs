@@ -1,12 +1,12 @@
 //! Cross-entropy of held-out text: every token scored once, in windows that start from an empty state and go
 //! through the model a segment at a time, so that a window of any length takes the memory of a segment.
 
+use crate::Result;
 use crate::data::{Tokens, eval_windows};
 use crate::hardware::read;
 use crate::models::{BatchShape, LanguageModel};
 use crate::ops::ledger::Ledger;
 use crate::results::{Evaluation, FlopsPerToken, PositionBucket, UsefulContext};
-use crate::{Error, Result};
 
 /// Windows of this many tokens together go through the model at once.
 const TOKENS_AT_ONCE: usize = 8192;
@@ -47,11 +47,16 @@ pub struct Evaluator<'a> {
 
 impl Evaluator<'_> {
     /// Scores `tokens` with the state reset every `window` tokens (window = stride). The first token of the
-    /// text has no context and is not scored. `n_bytes` is the text's length.
+    /// text has no context and is not scored. `n_bytes` is the text's length. `None` where the loss is not finite.
     ///
     /// # Errors
-    /// A device that fails, or a loss that is not finite.
-    pub fn evaluate(&self, tokens: &Tokens, n_bytes: u64, window: usize) -> Result<HeldOut> {
+    /// A device that fails.
+    pub fn evaluate(
+        &self,
+        tokens: &Tokens,
+        n_bytes: u64,
+        window: usize,
+    ) -> Result<Option<HeldOut>> {
         let windows: Vec<_> = eval_windows(tokens.len(), window)
             .map(|window| window.inputs)
             .collect();
@@ -74,7 +79,11 @@ impl Evaluator<'_> {
         }
         let (nll_sum_nats, n_tokens) = octaves.total();
         let flops = ledger.breakdown(windows.len(), n_tokens as usize);
-        let not_finite = || not_finite(nll_sum_nats);
+        let evaluation = Evaluation::new(nll_sum_nats, n_tokens, n_bytes, window);
+        let (Some(evaluation), Some(nll_by_position)) = (evaluation, octaves.buckets(window))
+        else {
+            return Ok(None);
+        };
         let whole: Vec<usize> = windows
             .iter()
             .filter(|inputs| inputs.len() == window)
@@ -97,21 +106,20 @@ impl Evaluator<'_> {
         } else {
             None
         };
-        Ok(HeldOut {
-            evaluation: Evaluation::new(nll_sum_nats, n_tokens, n_bytes, window)
-                .ok_or_else(not_finite)?,
+        Ok(Some(HeldOut {
+            evaluation,
             flops: FlopsPerToken::of(&flops),
-            nll_by_position: octaves.buckets(window).ok_or_else(not_finite)?,
+            nll_by_position,
             last_quarter,
-        })
+        }))
     }
 
     /// Scores the same tokens with the state carried through every document and reset before the next one. The `window` of
-    /// the result is the longest document.
+    /// the result is the longest document; `None` where the loss is not finite.
     ///
     /// # Errors
     /// As [`evaluate`](Self::evaluate).
-    pub fn evaluate_documents(&self, tokens: &Tokens, n_bytes: u64) -> Result<Evaluation> {
+    pub fn evaluate_documents(&self, tokens: &Tokens, n_bytes: u64) -> Result<Option<Evaluation>> {
         let starts = tokens.starts();
         let last = tokens.len().saturating_sub(1);
         let ends = starts.iter().skip(1).copied().chain([last]);
@@ -126,8 +134,7 @@ impl Evaluator<'_> {
             n_tokens += len as u64;
             longest = longest.max(len);
         }
-        Evaluation::new(nll_sum_nats, n_tokens, n_bytes, longest)
-            .ok_or_else(|| not_finite(nll_sum_nats))
+        Ok(Evaluation::new(nll_sum_nats, n_tokens, n_bytes, longest))
     }
 
     /// Hands `visit` the row, the position and the loss in nats of the successor of every token of the stretches of
@@ -169,12 +176,6 @@ impl Evaluator<'_> {
         }
         Ok(())
     }
-}
-
-fn not_finite(nll_sum_nats: f64) -> Error {
-    Error::CheckFailed(format!(
-        "the held-out loss is not finite ({nll_sum_nats} nats)"
-    ))
 }
 
 /// Sum and number of losses, by the octave of the position.

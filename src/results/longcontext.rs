@@ -37,7 +37,7 @@ pub struct LongContextMetrics {
     pub spike_steps: Vec<u64>,
     /// Steps that changed no weight.
     pub skipped_steps: u64,
-    /// Held-out text under the last weights; absent where the cell did not complete.
+    /// Held-out text under the last weights; absent where the cell did not complete or the loss is not finite.
     pub evaluation: Option<Evaluation>,
     /// The loss of that text by the position in the window; empty where there is no evaluation.
     pub nll_by_position: Vec<PositionBucket>,

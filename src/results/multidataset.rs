@@ -17,7 +17,7 @@ pub struct OnDataset {
     /// Words of the held-out text, ends of sentences included; absent where words are not defined.
     pub n_words: Option<u64>,
     /// The held-out text with the state carried through every document and reset before the next one; its `window` is the longest
-    /// document. Absent where the cell did not complete, and for a model that carries no state.
+    /// document. Absent where the cell did not complete or its loss is not finite, and for a model that carries no state.
     pub carry: Option<Evaluation>,
 }
 

@@ -109,12 +109,14 @@ pub(super) fn summarise(cells: &[Cell]) -> Vec<WidthSummary> {
         }
     }
     let of_model = |model: &str| -> Vec<WidthSummary> {
-        let completed: Vec<&QuantizationMetrics> = cells
+        // Weights without a finite loss completed, and were not packed.
+        let completed: Vec<Option<&QuantizationMetrics>> = cells
             .iter()
             .filter(|cell| cell.model == model && cell.outcome == Outcome::Completed)
-            .filter_map(|cell| cell.quantization.as_ref())
+            .map(|cell| cell.quantization.as_ref())
             .collect();
-        let widths = completed.first().map_or(&[][..], |first| &first.widths);
+        let first = completed.iter().flatten().next();
+        let widths = first.map_or(&[][..], |first| &first.widths);
         widths
             .iter()
             .map(|at| summary(model, at.width, &completed))
@@ -131,9 +133,14 @@ fn nll(at: &AtWidth) -> Option<f64> {
     Some(at.evaluation.as_ref()?.nll_nats.get())
 }
 
-fn summary(model: &str, width: BitWidth, completed: &[&QuantizationMetrics]) -> WidthSummary {
-    let at = |metrics: &&'_ QuantizationMetrics| -> Option<(AtWidth, AtWidth)> {
-        let find = |width| metrics.widths.iter().find(|at| at.width == width).cloned();
+fn summary(
+    model: &str,
+    width: BitWidth,
+    completed: &[Option<&QuantizationMetrics>],
+) -> WidthSummary {
+    let at = |metrics: &Option<&QuantizationMetrics>| -> Option<(AtWidth, AtWidth)> {
+        let widths = &metrics.as_ref()?.widths;
+        let find = |width| widths.iter().find(|at| at.width == width).cloned();
         Some((find(BitWidth::Fp32)?, find(width)?))
     };
     let pairs: Option<Vec<(AtWidth, AtWidth)>> = completed.iter().map(at).collect();

@@ -32,6 +32,15 @@ pub enum Warning {
         /// What it had to reach.
         needed_nats: Finite,
     },
+    /// A training completed, and the held-out loss of its weights is not finite: the cell has none.
+    HeldOutNotFinite {
+        /// The model.
+        model: String,
+        /// Benchmark and setting, [`Cell::place`](super::Cell::place).
+        place: String,
+        /// The seed.
+        seed: u64,
+    },
     /// Too few repetitions for a claim.
     FewSeeds {
         /// Seeds of the run.
@@ -154,6 +163,11 @@ impl fmt::Display for Warning {
                  {:.3} to show that it learned anything; take more steps or another learning rate",
                 nll_nats.get(),
                 needed_nats.get()
+            ),
+            Self::HeldOutNotFinite { model, place, seed } => write!(
+                f,
+                "the held-out loss of {model} at {place}, seed {seed}, is not finite: it has the worst rank and no value, and \
+                 no mean is made without it; take a lower learning rate"
             ),
             Self::FewSeeds { count } => {
                 write!(

@@ -40,6 +40,7 @@ fn evaluate(model: &LanguageModel, tokens: &Tokens, window: usize, segment: usiz
     evaluator
         .evaluate(tokens, tokens.len() as u64, window)
         .unwrap()
+        .expect("a finite loss")
 }
 
 /// Losses of the whole window that begins at `start`, in one piece and outside the evaluator.
@@ -205,7 +206,7 @@ fn a_state_is_carried_through_documents_and_no_further() {
                     segment,
                     loss_chunk_tokens: 100,
                 };
-                let found = evaluator.evaluate_documents(&tokens, 500).unwrap();
+                let found = evaluator.evaluate_documents(&tokens, 500).unwrap().unwrap();
                 close(found.nll_sum_nats.get(), by_hand);
                 assert_eq!(found.n_tokens as usize, tokens.len() - 1);
                 assert_eq!(found.window, 300);
@@ -216,7 +217,11 @@ fn a_state_is_carried_through_documents_and_no_further() {
                 loss_chunk_tokens: 100,
             };
             let cut = evaluator.evaluate_documents(&tokens.prefix(301), 301);
-            assert_eq!(cut.unwrap().n_tokens, 300, "the second has one token");
+            assert_eq!(
+                cut.unwrap().unwrap().n_tokens,
+                300,
+                "the second has one token"
+            );
             let through = evaluate(&model, &tokens, tokens.len(), 4096).evaluation;
             let moved = through.nll_sum_nats.get() - by_hand;
             assert!(moved.abs() > 1e-4, "{architecture:?}: {moved}");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use bkbench::results::{AuditedWeights, Cell, Finite, Outcome, RunRecord, Warning};
+use bkbench::results::{AuditReport, AuditedWeights, Cell, Finite, Outcome, RunRecord, Warning};
 use sha2::{Digest, Sha256};
 
 const TEXT: &str = concat!(
@@ -255,3 +255,56 @@ fn a_training_that_ends_early_is_an_outcome_and_no_reason_to_refuse_the_run() {
     }
     assert_eq!((diverging.cells.len(), limited.cells.len()), (2, 2));
 }
+
+#[test]
+fn a_held_out_loss_that_is_not_finite_is_recorded_and_the_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    // The one step that is taken begins with a finite loss and leaves weights that have none.
+    let absurd = TINY.replace(
+        "[train]",
+        "[train]\nlearning_rate = 1e30\nwarmup_steps = 0\n",
+    );
+    let benchmarks = "benchmarks = [\"longcontext\", \"quantization\", \"multidataset\"]";
+    let config = format!(
+        "{benchmarks}{absurd}\n[multidataset]\nseq_len = 64\n[quantization]\nseq_len = 64\n"
+    );
+    std::fs::write(dir.path().join("absurd.toml"), config).unwrap();
+    let line = format!(
+        "run --config absurd.toml --text {TEXT} --data_dir none --steps 1 --num_seeds 1 --seq_lengths 64 --device cpu \
+         --quiet"
+    );
+    let stdout = bkbench(dir.path(), &line);
+    assert!(
+        stdout.contains("is not finite: it has the worst rank"),
+        "{stdout}"
+    );
+    let folder = stdout.lines().find_map(|l| l.strip_prefix("results: "));
+    let folder = dir.path().join(folder.unwrap());
+    let record = RunRecord::load(&folder).unwrap();
+    assert_eq!(record.cells.len(), 3 * 2, "benchmarks x models");
+    for cell in &record.cells {
+        assert_eq!(cell.outcome, Outcome::Completed);
+        assert!(cell.metrics.as_ref().unwrap().final_loss_nats.is_some());
+        assert_eq!(cell.evaluation(), None);
+        assert_eq!(cell.quantization, None, "nothing is packed");
+        assert!(cell.on_dataset.as_ref().is_none_or(|on| on.carry.is_none()));
+        let warning = Warning::HeldOutNotFinite {
+            model: cell.model.clone(),
+            place: cell.place(),
+            seed: cell.seed,
+        };
+        assert!(record.warnings.contains(&warning));
+    }
+    let is_final = |it: &&AuditReport| it.weights == AuditedWeights::Final;
+    assert_eq!(
+        record.audits.iter().filter(is_final).count(),
+        0,
+        "not to be audited"
+    );
+    let name = folder.display();
+    assert!(bkbench(dir.path(), &format!("resume {name}")).contains("results: "));
+    assert!(bkbench(dir.path(), &format!("stats {name}")).contains("inconclusive"));
+    bkbench(dir.path(), &format!("report {name}"));
+    assert!(bkbench(dir.path(), &format!("replay {name}")).contains(" 0 differ,"));
+}
+

@@ -108,7 +108,10 @@ impl Run<'_> {
         let Ended {
             outcome, metrics, ..
         } = ended;
-        if let Some(model) = ended.model.filter(|_| !point.is_trial()) {
+        // Logits that are not finite differ from themselves, which is no leak.
+        let is_finite = |metrics: &LongContextMetrics| metrics.evaluation.is_some();
+        let is_audited = !point.is_trial() && metrics.as_ref().is_none_or(is_finite);
+        if let Some(model) = ended.model.filter(|_| is_audited) {
             audit = self.audit_trained(shape, seed, &outcome, &model, record)?;
         }
         progress.finish_cell(&describe(&outcome, metrics.as_ref()));
@@ -222,15 +225,16 @@ impl Run<'_> {
             progress,
         };
         let trained = train(&training, &mut log)?;
-        let (held_out, kernel_errors) = match trained.outcome {
-            Outcome::Completed if point.is_trial() => {
-                (Some(point.evaluate(&trained.model)?), Vec::new())
-            }
-            Outcome::Completed => (
-                Some(point.evaluate(&trained.model)?),
-                point.kernel_errors(&trained.model)?,
-            ),
-            _ => (None, Vec::new()),
+        let held_out = match trained.outcome {
+            Outcome::Completed => point.evaluate(&trained.model)?,
+            _ => None,
+        };
+        // Weights that give no finite loss tell nothing of kernels and cannot be packed.
+        let is_measured = held_out.is_some() && !point.is_trial();
+        let kernel_errors = if is_measured {
+            point.kernel_errors(&trained.model)?
+        } else {
+            Vec::new()
         };
         let unigram = point.part.dataset.manifest.unigram_ce_nats;
         let tensors = memory::tensors(self.hardware);
@@ -241,12 +245,13 @@ impl Run<'_> {
         let mut metrics = metrics(&trained, held_out, kernel_errors, unigram, estimated)?;
         metrics.three_gram_ce_nats = point.part.three_gram_ce_nats;
         metrics.forward_flops_per_token = flops.filter(|_| varies);
-        let (quantization, carry) = match trained.outcome {
-            Outcome::Completed if !point.is_trial() => (
+        let (quantization, carry) = if is_measured {
+            (
                 point.quantization(&trained.model, progress)?,
                 point.carried(&trained.model)?,
-            ),
-            _ => (None, None),
+            )
+        } else {
+            (None, None)
         };
         Ok(Ended {
             outcome: trained.outcome,
@@ -294,7 +299,8 @@ impl Point<'_> {
         Batches::new(tokens, self.seq_len, batch, self.seed)
     }
 
-    pub(super) fn evaluate(&self, model: &LanguageModel) -> Result<HeldOut> {
+    /// `None` where the loss is not finite.
+    pub(super) fn evaluate(&self, model: &LanguageModel) -> Result<Option<HeldOut>> {
         let evaluator = self.evaluator(model);
         evaluator.evaluate(&self.part.dataset.eval, self.eval_bytes(), self.seq_len)
     }
@@ -484,6 +490,9 @@ fn describe(outcome: &Outcome, metrics: Option<&LongContextMetrics>) -> String {
             evaluation.bits_per_byte.get(),
             flops.unwrap_or_default()
         ),
+        None if *outcome == Outcome::Completed && metrics.is_some() => {
+            format!("{}: held-out loss not finite", outcome.name())
+        }
         None => outcome.name().to_owned(),
     }
 }

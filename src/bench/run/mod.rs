@@ -242,6 +242,7 @@ impl Run<'_> {
         let found = audit.iter().flat_map(warnings::of_audit);
         record.warnings.extend(found);
         record.audits.extend(audit);
+        record.warnings.extend(warnings::held_out_not_finite(&cell));
         record.warnings.extend(warnings::nothing_learned(&cell));
         let is_first = record.trained_by(&cell.training).is_none();
         let off = warnings::memory_estimate_off(&cell).filter(|_| is_first);

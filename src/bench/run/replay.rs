@@ -222,7 +222,7 @@ impl Run<'_> {
             Some(why) => ReplayVerdict::NotCompared(why.into()),
             None => compared(
                 &metrics.evaluation,
-                &Some(point.evaluate(&model)?.evaluation),
+                &point.evaluate(&model)?.map(|held_out| held_out.evaluation),
             ),
         };
         Ok((weights, evaluation))

@@ -133,6 +133,17 @@ pub(super) fn of_audit(audit: &AuditReport) -> Vec<Warning> {
         .collect()
 }
 
+/// A loss that is not finite is no number to record: the cell has none, and this says why.
+pub(super) fn held_out_not_finite(cell: &Cell) -> Option<Warning> {
+    let metrics = cell.metrics.as_ref()?;
+    let is_not_finite = cell.outcome == Outcome::Completed && metrics.evaluation.is_none();
+    is_not_finite.then(|| Warning::HeldOutNotFinite {
+        model: cell.model.clone(),
+        place: cell.place(),
+        seed: cell.seed,
+    })
+}
+
 pub(super) fn nothing_learned(cell: &Cell) -> Option<Warning> {
     let metrics = cell.metrics.as_ref()?;
     let evaluation = metrics.evaluation.as_ref()?;
