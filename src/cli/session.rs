@@ -245,12 +245,17 @@ pub(super) fn finish(record: &RunRecord, dir: &Path, guide_file: Option<GuideFil
     }
     for part in parts {
         for &benchmark in &part.config.benchmarks {
-            let (name, drawing) = draw(benchmark, part.clone())?;
-            let name = match part.config.fairness[..] {
-                [Fairness::EqualTuning] => format!("{name}-tuned"),
-                _ => name.to_owned(),
-            };
-            save(&drawing, dir, &name)?;
+            // The record is whole and the tables are printed: a picture that cannot be drawn ends nothing.
+            match draw(benchmark, part.clone()) {
+                Ok((name, drawing)) => {
+                    let name = match part.config.fairness[..] {
+                        [Fairness::EqualTuning] => format!("{name}-tuned"),
+                        _ => name.to_owned(),
+                    };
+                    save(&drawing, dir, &name)?;
+                }
+                Err(error) => println!("{}", visible(&format!("no plot: {error}"))),
+            }
         }
     }
     Ok(())

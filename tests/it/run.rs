@@ -308,3 +308,23 @@ fn a_held_out_loss_that_is_not_finite_is_recorded_and_the_run_goes_on() {
     assert!(bkbench(dir.path(), &format!("replay {name}")).contains(" 0 differ,"));
 }
 
+#[test]
+fn a_picture_of_nothing_is_left_out_and_the_run_ends_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = format!(
+        "benchmarks = [\"longcontext\", \"quantization\"]{TINY}[device]\nmemory_limit_mib = 1\n"
+    );
+    std::fs::write(dir.path().join("small.toml"), small).unwrap();
+    let line = format!(
+        "run --config small.toml --text {TEXT} --steps 1 --num_seeds 1 --seq_lengths 64 --device cpu --quiet"
+    );
+    let stdout = bkbench(dir.path(), &line);
+    assert!(
+        stdout.contains("no plot: the results: none of these widths was measured"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("stability.svg"),
+        "that of the other benchmark: {stdout}"
+    );
+}
