@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Difference, RunRecord};
+use super::{Difference, RunRecord, Tuning};
 use crate::config::{Backpropagation, Benchmark};
 use crate::{Error, Result};
 
@@ -108,8 +108,17 @@ fn determining(record: &RunRecord) -> Result<Value> {
     }))
 }
 
-/// Everything that two shards of one run share: the whole configuration but for the seeds, the text, the protocol and the
-/// fingerprint. Empty where they do.
+/// The learning rates that trials chose, by benchmark, setting and model.
+fn chosen_rates(tuning: &Tuning) -> Value {
+    let chosen = tuning.chosen.iter().map(|it| {
+        let place = format!("{} {} {}", it.benchmark.name(), it.setting, it.model);
+        (place, json!(it.learning_rate))
+    });
+    Value::Object(chosen.collect())
+}
+
+/// Everything that two shards of one run share: the whole configuration but for the seeds, the text, the protocol, the
+/// learning rates that were chosen and the fingerprint. Empty where they do.
 pub(super) fn not_of_one_run(a: &RunRecord, b: &RunRecord) -> Result<Vec<Difference>> {
     let of = |record: &RunRecord| -> Result<Value> {
         let mut config = json_of(&record.config)?;
@@ -117,6 +126,7 @@ pub(super) fn not_of_one_run(a: &RunRecord, b: &RunRecord) -> Result<Vec<Differe
         Ok(json!({
             "protocol_version": record.protocol_version,
             "config": config,
+            "chosen learning rates": record.tuning.as_ref().map(chosen_rates),
             "data": record.data,
             "datasets": record.datasets,
         }))

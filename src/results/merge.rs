@@ -30,7 +30,7 @@ pub fn merge(shards: &[(String, RunRecord)]) -> Result<RunRecord> {
     config.seeds = seeds(shards)?;
     let mut merged = RunRecord::new(config, first.hardware.clone(), first.data.clone())?;
     merged.datasets.clone_from(&first.datasets);
-    // Trials have a seed of their own: those of every shard are the same.
+    // Trials have a seed of their own, and all shards chose alike: those of one stand for all.
     merged.tuning.clone_from(&first.tuning);
     merged.machine.clone_from(&first.machine);
     merged.provenance = Provenance {

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use bkbench::config::Config;
+use bkbench::config::{Config, Fairness};
 use bkbench::results::{RunRecord, RunWriter, Warning, merge, problems};
 use serde_json::json;
 
-use crate::made_up::{changed, finite, leak, of_config};
+use crate::made_up::{changed, finite, leak, of_config, trials};
 
 fn shard(first_seed: u64, n_seeds: u64) -> RunRecord {
     let mut config = Config::resolve(Some("smoke"), None, toml::Table::new()).unwrap();
@@ -139,6 +139,25 @@ fn runs_that_are_no_shards_are_refused_with_what_differs() {
     let said = refused(&[a.clone(), shard(47, 2)], 2);
     assert!(said.contains("--seed 45 --num_seeds 2"), "{said}");
     assert!(refused(&[a], 2).contains("two runs or more"));
+}
+
+#[test]
+fn shards_that_chose_other_learning_rates_are_refused() {
+    let tuned = |record: &RunRecord, best: f64| {
+        let mut record = record.clone();
+        record.config.fairness = Fairness::ALL.into();
+        record.tuning = Some(trials(&record, |model, rate| {
+            let best = if model == "mamba" { best } else { 3e-3 };
+            2.0 + (rate / best).ln().abs()
+        }));
+        record.derive();
+        record
+    };
+    let (a, b) = (tuned(&shard(42, 3), 3e-3), shard(45, 2));
+    assert!(merged(&[a.clone(), tuned(&b, 3e-3)]).is_ok());
+    let said = refused(&[a, tuned(&b, 1e-3)], 3);
+    let part = "chosen learning rates.longcontext seq_len_512 mamba: 0.003 against 0.001";
+    assert!(said.contains(part), "{said}");
 }
 
 // ---- the command ----
