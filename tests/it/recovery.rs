@@ -576,7 +576,17 @@ fn a_replay_agrees_to_the_bit_and_catches_what_was_changed() {
     assert_eq!(output.status.code(), Some(1));
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(differs(&printed, "content_sha256"), "{printed}");
-    fs::write(&file, original).unwrap();
+    fs::write(&file, &original).unwrap();
+
+    // A training that ends before the steps that were recorded shows nothing of them.
+    let mut record: RunRecord = RunRecord::load(&run).unwrap();
+    record.config.train.max_cell_seconds = Some(1e-9);
+    record.config_sha256 = record.config.sha256().unwrap();
+    fs::write(&file, sealed(serde_json::to_value(&record).unwrap())).unwrap();
+    let printed = String::from_utf8(place.output(&replay).stdout).unwrap();
+    let told = "the training ended as timed_out after 1 of 5 steps";
+    assert_eq!(printed.matches(told).count(), 8, "{printed}");
+    fs::write(&file, &original).unwrap();
 
     fs::remove_dir_all(run.join("checkpoints")).unwrap();
     let printed = place.succeeds(&replay);

@@ -163,13 +163,14 @@ impl Run<'_> {
             interrupt: &interrupt,
         };
         let batches = point.batches()?;
-        match train(
+        let outcome = match train(
             &self.training(point, &batches, None, &interrupt),
             &mut first,
         ) {
-            Ok(_) | Err(Error::Interrupted) => {}
+            Ok(trained) => trained.outcome.name(),
+            Err(Error::Interrupted) => "interrupted",
             Err(error) => return Err(error),
-        }
+        };
         let curves = &metrics.curves;
         let recorded = curves.loss_nats.iter().zip(&curves.gradient_norm);
         for (index, (recorded, now)) in recorded.zip(&first.steps).enumerate() {
@@ -180,8 +181,14 @@ impl Run<'_> {
                 )));
             }
         }
-        if curves.loss_nats.is_empty() {
+        let (wanted, taken) = (STEPS.min(curves.loss_nats.len()), first.steps.len());
+        if wanted == 0 {
             return Ok(ReplayVerdict::NotCompared("no step was recorded".into()));
+        }
+        if taken < wanted {
+            return Ok(ReplayVerdict::NotCompared(format!(
+                "the training ended as {outcome} after {taken} of {wanted} steps"
+            )));
         }
         Ok(ReplayVerdict::Same)
     }
