@@ -39,7 +39,8 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let record = RunRecord::load(&args.run)?;
     // A broken seal is what a replay is to find; another protocol gives other numbers in any case.
     record.require_protocol(&args.run)?;
-    let session = Session::open(record.config.clone(), &mut Reporter::new(quiet))?;
+    let mut session = Session::open(record.config.clone(), &mut Reporter::new(quiet))?;
+    session.name_folders_as(&record);
     let (checkpoints, interrupt) = (
         Checkpoints::of(&record.files, folder(&args.run)),
         Interrupt::default(),

@@ -8,7 +8,7 @@ use super::progress::Reporter;
 use super::session::{Session, finish, on_signals};
 use crate::bench::Progress;
 use crate::bench::run::{Checkpoints, Run};
-use crate::results::{Difference, GuideFile, PROTOCOL_VERSION, RunRecord, RunWriter};
+use crate::results::{Difference, GuideFile, PROTOCOL_VERSION, RunRecord, RunWriter, texts};
 use crate::units::Count;
 use crate::{Error, Result};
 
@@ -80,7 +80,8 @@ fn go_on(
 ) -> Result<()> {
     // Before the data are read: a newer version may read another text, or none.
     agree(run, &of_program(record))?;
-    let session = Session::open(record.config.clone(), progress)?;
+    let mut session = Session::open(record.config.clone(), progress)?;
+    session.name_folders_as(record);
     let interrupt = on_signals()?;
     let going_on = session.run(checkpoints, &interrupt);
     agree(run, &of_machine(record, &going_on)?)?;
@@ -137,9 +138,9 @@ fn of_program(record: &RunRecord) -> Vec<String> {
 fn of_machine(record: &RunRecord, run: &Run<'_>) -> Result<Vec<String>> {
     let hardware = json!(run.hardware.fingerprint);
     let mut found = differences("hardware", &record.hardware, &hardware);
-    found.extend(differences("data", &record.data, &run.data()?));
-    let (recorded, now) = (json!(record.datasets), json!(run.datasets()?));
-    found.extend(differences("datasets", &recorded, &now));
+    let recorded = texts(&record.data, record.datasets.as_ref());
+    let now = texts(&run.data()?, run.datasets()?.as_ref());
+    found.extend(differences("", &recorded, &now));
     Ok(found)
 }
 

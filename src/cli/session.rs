@@ -104,6 +104,21 @@ impl Session {
         })
     }
 
+    /// Says of every text that it lies where `record` says so. What a cell is called depends on it, and what the text is
+    /// does not: the folder may have been moved.
+    pub(super) fn name_folders_as(&mut self, record: &RunRecord) {
+        for part in &mut self.parts {
+            let dataset = (part.benchmark == Benchmark::Multidataset).then_some(&part.dataset.name);
+            let manifest = record.manifest(dataset.map(String::as_str));
+            let Some(source) = manifest["source"].as_str() else {
+                continue;
+            };
+            for dataset in std::iter::once(&mut part.dataset).chain(&mut part.to_tune_on) {
+                source.clone_into(&mut dataset.manifest.source);
+            }
+        }
+    }
+
     pub(super) fn run<'a>(
         &'a self,
         checkpoints: &'a Checkpoints,

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Difference, RunRecord, Tuning};
+use super::{Datasets, Difference, RunRecord, Tuning};
 use crate::config::{Backpropagation, Benchmark};
 use crate::{Error, Result};
 
@@ -108,6 +108,22 @@ fn determining(record: &RunRecord) -> Result<Value> {
     }))
 }
 
+/// The texts of a run, by their names and hashes: the folders that they lie in are no part of them. `data` and `datasets`
+/// are as in a record.
+pub fn texts(data: &Value, datasets: Option<&Datasets>) -> Value {
+    let without_folder = |manifest: &Value| {
+        let mut manifest = manifest.clone();
+        remove(&mut manifest, "source");
+        manifest
+    };
+    let datasets = datasets.map(|it| {
+        let present: Vec<Value> = it.present.iter().map(without_folder).collect();
+        let absent: Vec<&String> = it.absent.iter().map(|absent| &absent.name).collect();
+        json!({"present": present, "absent": absent})
+    });
+    json!({"data": without_folder(data), "datasets": datasets})
+}
+
 /// The learning rates that trials chose, by benchmark, setting and model.
 fn chosen_rates(tuning: &Tuning) -> Value {
     let chosen = tuning.chosen.iter().map(|it| {
@@ -127,11 +143,11 @@ pub(super) fn not_of_one_run(a: &RunRecord, b: &RunRecord) -> Result<Vec<Differe
             "protocol_version": record.protocol_version,
             "config": config,
             "chosen learning rates": record.tuning.as_ref().map(chosen_rates),
-            "data": record.data,
-            "datasets": record.datasets,
         }))
     };
     let mut found = Difference::between("", &of(a)?, &of(b)?);
+    let of_texts = |record: &RunRecord| texts(&record.data, record.datasets.as_ref());
+    found.extend(Difference::between("", &of_texts(a), &of_texts(b)));
     found.extend(not_poolable(a, b));
     Ok(found)
 }

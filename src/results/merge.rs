@@ -2,7 +2,8 @@
 
 use super::compatibility::{not_of_one_run, other_numbers};
 use super::{
-    Cell, Difference, Provenance, RecallVerdict, RunRecord, SEEDS_FOR_A_CLAIM, Shard, Warning,
+    Cell, CellKey, Difference, Provenance, RecallVerdict, RunRecord, SEEDS_FOR_A_CLAIM, Shard,
+    Warning,
 };
 use crate::config::{Benchmark, SeedConfig};
 use crate::{Error, Result};
@@ -39,9 +40,10 @@ pub fn merge(shards: &[(String, RunRecord)]) -> Result<RunRecord> {
     };
     for (name, record) in shards {
         for cell in &record.cells {
+            let cell = named_by(&merged, cell, record)?;
             match merged.cell(&cell.id) {
-                None => merged.cells.push(cell.clone()),
-                Some(known) => agree(name, &cell.id, &other_numbers(known, cell)?)?,
+                None => merged.cells.push(cell),
+                Some(known) => agree(name, &cell.id, &other_numbers(known, &cell)?)?,
             }
         }
         for audit in &record.audits {
@@ -71,6 +73,18 @@ pub fn merge(shards: &[(String, RunRecord)]) -> Result<RunRecord> {
     merged.recall_verdict = RecallVerdict::of(&merged.recall);
     merged.derive();
     Ok(merged)
+}
+
+/// A cell of a shard, named as the merged run names it: the name covers the manifest of its text, and that the folder in
+/// which the text lay.
+fn named_by(merged: &RunRecord, cell: &Cell, shard: &RunRecord) -> Result<Cell> {
+    let (here, there) = (merged.manifest_of(cell), shard.manifest_of(cell));
+    let mut cell = cell.clone();
+    if here != there {
+        let key = CellKey::new(&merged.config, cell.benchmark, &cell.training, here);
+        cell.id = key.at(cell.at_budget.as_ref()).id()?;
+    }
+    Ok(cell)
 }
 
 const ONE_RUN: &str =

@@ -63,7 +63,7 @@ pub use comparison::{
     Comparison, ComparisonVerdict, GuideStatistics, MARGIN_RATIO, MeanPerplexity, Ratio, Survival,
     comparisons,
 };
-pub use compatibility::{incomparable, not_poolable};
+pub use compatibility::{incomparable, not_poolable, texts};
 pub use difference::Difference;
 pub use efficiency::{AtBudget, EfficiencyPoint, EfficiencyRatio};
 pub use finite::Finite;

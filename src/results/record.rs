@@ -332,6 +332,20 @@ impl RunRecord {
         self.cells.iter().find(|cell| cell.id == id)
     }
 
+    /// The manifest of the text that a cell is about.
+    pub fn manifest_of(&self, cell: &Cell) -> &serde_json::Value {
+        let dataset = cell.on_dataset.as_ref().map(|on| on.dataset.as_str());
+        self.manifest(dataset)
+    }
+
+    /// The manifest of a dataset of the multidataset benchmark, or else of the run's own text.
+    pub fn manifest(&self, dataset: Option<&str>) -> &serde_json::Value {
+        let present = self.datasets.iter().flat_map(|it| &it.present);
+        let mut named = present.filter(|it| it["name"].as_str() == dataset);
+        let named = dataset.and_then(|_| named.next());
+        named.unwrap_or(&self.data)
+    }
+
     /// The cell that did the training of that name: the first that has it.
     pub fn trained_by(&self, training: &str) -> Option<&Cell> {
         self.cells.iter().find(|cell| cell.training == training)

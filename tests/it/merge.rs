@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use bkbench::config::{Config, Fairness};
-use bkbench::results::{RunRecord, RunWriter, Warning, merge, problems};
+use bkbench::results::{
+    AbsentDataset, CellKey, Datasets, RunRecord, RunWriter, Warning, merge, problems,
+};
 use serde_json::json;
 
 use crate::made_up::{changed, finite, leak, of_config, trials};
@@ -158,6 +160,38 @@ fn shards_that_chose_other_learning_rates_are_refused() {
     let said = refused(&[a, tuned(&b, 1e-3)], 3);
     let part = "chosen learning rates.longcontext seq_len_512 mamba: 0.003 against 0.001";
     assert!(said.contains(part), "{said}");
+}
+
+#[test]
+fn where_texts_lie_and_what_would_bring_absent_ones_keeps_no_shards_apart() {
+    let at = |record: RunRecord, folder: &str| {
+        let mut record = record;
+        record.data["source"] = folder.into();
+        record.datasets = Some(Datasets {
+            present: vec![json!({"name": "c4", "source": folder, "text_sha256": "00"})],
+            absent: vec![AbsentDataset {
+                name: "ptb".into(),
+                advice: format!("put it into {folder}"),
+            }],
+        });
+        let data = record.data.clone();
+        for cell in &mut record.cells {
+            let key = CellKey::new(&record.config, cell.benchmark, &cell.training, &data);
+            cell.id = key.id().unwrap();
+        }
+        record
+    };
+    let (a, b) = (at(shard(42, 3), "/home/a"), at(shard(44, 3), "/home/b"));
+    let joined = merged(&[a, b.clone()]).unwrap();
+    // The seed of both counts once, and all cells are called as one run at the first place calls them.
+    assert_eq!(joined.cells, at(shard(42, 5), "/home/a").cells);
+    let mut gone = b.clone();
+    gone.datasets.as_mut().unwrap().absent[0].name = "pile".into();
+    let a = at(shard(42, 3), "/home/a");
+    assert!(refused(&[a.clone(), gone], 3).contains("datasets.absent"));
+    let mut other = b;
+    other.datasets.as_mut().unwrap().present[0]["text_sha256"] = "11".into();
+    assert!(refused(&[a, other], 3).contains("text_sha256: \"00\" against \"11\""));
 }
 
 // ---- the command ----

@@ -274,6 +274,41 @@ fn without_any_dataset_it_runs_on_the_text_under_its_own_name_and_shares_its_tra
     );
 }
 
+#[test]
+fn a_run_goes_on_and_is_replayed_where_its_datasets_have_been_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(&dir.join("cache/datasets"));
+    let line = "run --benchmark multidataset --config settings.toml --num_seeds 1 --quiet";
+    let folder = folder(dir, &succeeds(dir, line));
+    let record = RunRecord::load(&folder).unwrap();
+    let mut cut = record.clone();
+    cut.cells.pop();
+    cut.derive();
+    let cut = sealed(serde_json::to_value(&cut).unwrap());
+    fs::write(folder.join("result.json"), cut).unwrap();
+
+    fs::rename(dir.join("cache"), dir.join("elsewhere")).unwrap();
+    let succeeds = |line: &str| {
+        let mut command = Command::cargo_bin("bkbench").unwrap();
+        let command = command.current_dir(dir).args(line.split_whitespace());
+        let output = command.env("BKBENCH_CACHE", dir.join("elsewhere")).output();
+        let output = output.unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{line}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    succeeds(&format!("resume {} --quiet", folder.display()));
+    let resumed = RunRecord::load(&folder).unwrap();
+    let ids = |record: &RunRecord| -> Vec<String> {
+        record.cells.iter().map(|cell| cell.id.clone()).collect()
+    };
+    assert_eq!(ids(&resumed), ids(&record), "no cell is trained again");
+    assert_eq!(resumed.datasets, record.datasets);
+    let replayed = succeeds(&format!("replay {}", folder.display()));
+    assert!(replayed.contains(" 0 differ"), "{replayed}");
+}
+
 fn collect(names: &[&str], config: &DataConfig, cache: &Path) -> Vec<Dataset> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let found = Collection::load(&names, config, Some(500), cache, &mut |_| {}).unwrap();

@@ -5,7 +5,7 @@ use super::{Part, Point, Run, json};
 use crate::config::Fairness;
 use crate::models::{LanguageModel, weights};
 use crate::results::{
-    Cell, Finite, LongContextMetrics, Outcome, ReplayCheck, ReplayVerdict, RunRecord,
+    Cell, Finite, LongContextMetrics, Outcome, ReplayCheck, ReplayVerdict, RunRecord, texts,
 };
 use crate::train::{Checkpoint, Interrupt, Observer, Step, train};
 use crate::{Error, Result};
@@ -79,9 +79,9 @@ impl Run<'_> {
                 ReplayVerdict::Differs("they do not follow from the cells".into())
             },
         );
-        let data = self.data()?;
-        let now = (&data, &self.datasets()?);
-        of_run("data", compared(&(&record.data, &record.datasets), &now));
+        let recorded = texts(&record.data, record.datasets.as_ref());
+        let now = texts(&self.data()?, self.datasets()?.as_ref());
+        of_run("data", compared(&recorded, &now));
         let hardware = json(&self.hardware.fingerprint)?;
         let elsewhere = (record.hardware != hardware)
             .then(|| "recorded on another device or by another version".to_owned());
