@@ -107,7 +107,7 @@ pub struct Comparison {
     /// What it shows.
     #[serde(flatten)]
     pub verdict: ComparisonVerdict,
-    /// Models that were not shown to beat the control without context here.
+    /// Models that were not shown to beat the control without context here; both where it was not trained.
     pub context_not_shown: Vec<String>,
     /// Complete pairs.
     pub n_pairs: usize,
@@ -279,7 +279,7 @@ fn compare(
     };
     let marked = |group: &[&Observation<'_>]| {
         let cell = group.first()?.cell;
-        (beats_no_context(record, cell) == Some(false)).then(|| cell.model.clone())
+        (beats_no_context(record, cell) != Some(true)).then(|| cell.model.clone())
     };
     Comparison {
         fairness,

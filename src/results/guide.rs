@@ -174,7 +174,7 @@ impl GuideFile {
         for (benchmark, path) in self.paths {
             let dir = folder(&path);
             std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
-            let part = record.only(benchmark);
+            let part = of_the_compared(record.only(benchmark));
             let json = match benchmark {
                 Benchmark::Longcontext => GuideResults::new(&part).to_json(),
                 Benchmark::Quantization => QuantizationGuide::new(&part).to_json(),
@@ -190,6 +190,18 @@ impl GuideFile {
         }
         Ok(())
     }
+}
+
+/// What follows from the cells of the compared models: the guide's files have no control.
+fn of_the_compared(mut part: RunRecord) -> RunRecord {
+    let models = &part.config.models;
+    let compared = [Some(models.a.clone()), models.label_b()];
+    let is_compared = |model: &String| compared.iter().flatten().any(|name| name == model);
+    part.summaries.retain(|it| is_compared(&it.model));
+    part.quantization.retain(|it| is_compared(&it.model));
+    part.efficiency.retain(|it| is_compared(&it.model));
+    part.multidataset.retain(|it| is_compared(&it.model));
+    part
 }
 
 /// The file of each benchmark.

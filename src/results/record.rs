@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AuditReport, Cell, DatasetSummary, Datasets, EfficiencyGuide, EfficiencyPoint, EfficiencyRatio,
-    GuideResults, Machine, ModelLimits, MultidatasetGuide, QuantizationGuide, RecallResult,
-    RecallVerdict, Seal, Summary, Tuning, Warning, WidthSummary, efficiency, limits, multidataset,
-    quantization, summary,
+    GuideResults, Machine, ModelLimits, MultidatasetGuide, NO_CONTEXT, QuantizationGuide,
+    RecallResult, RecallVerdict, Seal, Summary, Tuning, Warning, WidthSummary, efficiency, limits,
+    multidataset, quantization, summary,
 };
 use crate::config::{Benchmark, Config, SeedConfig, canonical_sha256, registered_name};
 use crate::{Error, Result};
@@ -325,6 +325,11 @@ impl RunRecord {
         let name = registered_name(model);
         let audits = self.audits.iter().filter(|audit| audit.model == name);
         audits.into_iter().all(AuditReport::is_causal)
+    }
+
+    /// Whether the control that sees no context is among the models.
+    pub fn has_control(&self) -> bool {
+        self.config.models.names().any(|name| name == NO_CONTEXT)
     }
 
     /// The cell of that identity.

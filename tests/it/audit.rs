@@ -286,6 +286,8 @@ fn a_gradient_that_is_missing_is_caught() {
 }
 
 const TINY: &str = "
+[models]
+control = \"resnetbk\"
 [model]
 d_model = 16
 n_layers = 1

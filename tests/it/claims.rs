@@ -6,8 +6,8 @@ use assert_cmd::Command;
 use bkbench::config::{Benchmark, Config, Fairness};
 use bkbench::quant::BitWidth;
 use bkbench::results::{
-    AtWidth, Cell, Claim, ClaimVerdict, ModelSize, Outcome, QuantizationMetrics, RunRecord,
-    RunWriter, comparisons, judge, lacking,
+    AtWidth, Cell, Claim, ClaimVerdict, ModelSize, NO_CONTEXT, Outcome, QuantizationMetrics,
+    RunRecord, RunWriter, comparisons, judge, lacking,
 };
 use bkbench::stats::{holm, paired_t};
 use bkbench::units::Bytes;
@@ -15,9 +15,14 @@ use bkbench::units::Bytes;
 use crate::checklist::exemplary;
 use crate::efficiency;
 use crate::made_up::{
-    self, GUIDE_LENGTHS, diverged, evaluation, finite, in_both_ways, longcontext, noise,
-    out_of_memory, trials, with_nll, with_outcome,
+    self, GUIDE_LENGTHS, diverged, evaluation, finite, in_both_ways, noise, out_of_memory, trials,
+    using_context, with_nll, with_outcome,
 };
+
+/// Models a, b and the control at these lengths, all completed, both better than the control.
+fn longcontext(seq_lengths: &[usize], n_seeds: u64, n_steps: u64) -> RunRecord {
+    using_context(&made_up::longcontext(seq_lengths, n_seeds, n_steps))
+}
 
 /// The verdict on one of the guide's claims by one run, and why; where learning rates are set in one way, as if the
 /// other one had come to the same.
@@ -237,6 +242,48 @@ fn a_model_that_is_not_shown_to_use_context_supports_no_claim() {
 }
 
 #[test]
+fn what_was_never_held_against_the_control_supports_no_claim() {
+    let with = longcontext(&GUIDE_LENGTHS, 5, 200);
+    let without = |record: &RunRecord| {
+        let mut record = record.clone();
+        record.config.models.control = None;
+        made_up::changed(&record, |cell| cell.model != NO_CONTEXT)
+    };
+    let (id, asked) = ("stable-at-all-lengths", "--control no-mixer");
+    is(id, &with, "supported", "");
+    is(id, &without(&with), "inconclusive", asked);
+    let ratio = with_gradient_ratio(0.8, 0.01);
+    is(
+        "lower-gradient-variance",
+        &without(&ratio),
+        "inconclusive",
+        asked,
+    );
+    assert_eq!(lacking(&without(&with))[0], asked);
+    let comparison = &comparisons(&without(&with))[0];
+    assert_eq!(comparison.context_not_shown, ["resnetbk", "mamba"]);
+    // What context is no part of stands.
+    let early = with_outcome(&without(&with), |cell| {
+        (cell.model == "resnetbk").then(|| diverged(3))
+    });
+    is(id, &early, "contradicted", "");
+    // A control that was trained and has no loss shows nothing either.
+    let lost = with_outcome(&with, |cell| {
+        let here = (cell.model.as_str(), cell.seq_len, cell.seed) == (NO_CONTEXT, 8192, 43);
+        here.then(|| diverged(3))
+    });
+    is(
+        id,
+        &lost,
+        "inconclusive",
+        "resnetbk is not shown to use context",
+    );
+
+    let config = Config::resolve(Some("guide"), None, toml::Table::new()).unwrap();
+    assert_eq!(config.models.control.as_deref(), Some(NO_CONTEXT));
+}
+
+#[test]
 fn a_claim_needs_both_ways_of_setting_learning_rates_to_agree() {
     let id = "lower-gradient-variance";
     let runs = |record: &RunRecord| [("made up".to_owned(), record.clone())];
@@ -327,7 +374,9 @@ fn a_claim_needs_both_ways_of_setting_learning_rates_to_agree() {
 fn quantised(factors: impl Fn(&str, BitWidth) -> f64) -> RunRecord {
     let mut config = Config::resolve(None, None, toml::Table::new()).unwrap();
     config.benchmarks = vec![Benchmark::Quantization];
-    made_up::changed(&made_up::of_config(config, 200, false), |cell| {
+    config.models.control = Some(NO_CONTEXT.into());
+    let trained = using_context(&made_up::of_config(config, 200, false));
+    made_up::changed(&trained, |cell| {
         let at = |width: BitWidth| AtWidth {
             width,
             evaluation: evaluation(

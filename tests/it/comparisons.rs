@@ -100,7 +100,8 @@ fn an_adjusted_p_decides_and_not_the_bare_one() {
         let is_inconclusive = matches!(comparison.verdict, ComparisonVerdict::Inconclusive { .. });
         assert!(is_inconclusive, "{comparison:?}");
     }
-    let gradients = made_up::changed(&longcontext(&[8192, 32_768], 5, 200), |cell| {
+    let trained = made_up::using_context(&longcontext(&[8192, 32_768], 5, 200));
+    let gradients = made_up::changed(&trained, |cell| {
         let log = if cell.model == "mamba" {
             borderline(cell)
         } else {

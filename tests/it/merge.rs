@@ -245,6 +245,8 @@ fn a_merged_run_is_a_run_like_any_other() {
 }
 
 const SETTINGS: &str = "
+[models]
+control = \"resnetbk\"
 [model]
 d_model = 16
 n_layers = 1

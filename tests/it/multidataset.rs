@@ -20,6 +20,8 @@ const TEXT: &str = concat!(
 );
 
 const SETTINGS: &str = "
+[models]
+control = \"resnetbk\"
 [model]
 d_model = 16
 n_layers = 1

@@ -110,7 +110,11 @@ fn every_width_is_measured_and_the_sizes_are_those_of_the_files() {
     let guide: serde_json::Value = serde_json::from_str(&guide).unwrap();
     let mb = of("resnetbk", BitWidth::Int4).size_mb.unwrap();
     assert_eq!(guide["int4"]["resnetbk"]["size_mb"], mb);
-    assert_eq!(guide["fp32"]["no-mixer"]["n_seeds"], 2);
+    assert_eq!(guide["fp32"]["mamba"]["n_seeds"], 2);
+    assert!(
+        guide["fp32"].get("no-mixer").is_none(),
+        "the guide has no control"
+    );
     assert!(folder.join("quantization.png").exists());
     assert!(
         stdout.contains("Loss added by one family alone"),

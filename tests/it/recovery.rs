@@ -20,6 +20,8 @@ const TEXT: &str = concat!(
 
 /// 2 models, 2 lengths, 2 seeds, 8 steps each: 64 steps, a checkpoint after every one.
 const SETTINGS: &str = "
+[models]
+control = \"resnetbk\"
 [model]
 d_model = 16
 n_layers = 1

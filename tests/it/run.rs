@@ -12,6 +12,8 @@ const TEXT: &str = concat!(
 );
 
 const TINY: &str = "
+[models]
+control = \"resnetbk\"
 [model]
 d_model = 16
 n_layers = 1
@@ -127,7 +129,7 @@ fn a_model_against_itself_starts_from_other_weights_and_reads_the_same_text() {
     let dir = tempfile::tempdir().unwrap();
     let folder = run(
         dir.path(),
-        "--model_a mamba --model_b mamba --output guide.json",
+        "--model_a mamba --model_b mamba --control mamba --output guide.json",
     );
     let record = RunRecord::load(&folder).unwrap();
     assert_eq!(

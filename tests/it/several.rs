@@ -18,6 +18,8 @@ const TEXT: &str = concat!(
 /// Two models, one seed: 4 cells of lengths, 2 of widths whose trainings are those of the longer length, 2 of a budget.
 const SETTINGS: &str = "
 benchmarks = [\"efficiency\", \"quantization\", \"longcontext\"]
+[models]
+control = \"resnetbk\"
 [model]
 d_model = 16
 n_layers = 1

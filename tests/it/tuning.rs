@@ -234,6 +234,8 @@ fn trials_take_a_quarter_of_the_steps() {
 // ---- from the command line ----
 
 const TINY: &str = "
+[models]
+control = \"resnetbk\"
 [model]
 d_model = 16
 n_layers = 1

@@ -34,6 +34,9 @@ pub struct Args {
     /// Second model [default: mamba]
     #[arg(long, value_name = "NAME")]
     model_b: Option<String>,
+    /// A third model that both should beat; a claim needs no-mixer, which sees no context [default: no-mixer]
+    #[arg(long, value_name = "NAME")]
+    control: Option<String>,
     /// How learning rates are set: identical (one for all), `equal_tuning` (the best of the same trials for each); a claim
     /// needs both [default: identical]
     #[arg(long, num_args = 1.., value_name = "WAY")]
@@ -120,10 +123,11 @@ pub struct Args {
 }
 
 /// Flags that mean nothing to a model that is not trained here.
-const OF_TRAININGS: [&str; 15] = [
+const OF_TRAININGS: [&str; 16] = [
     "fairness",
     "model_a",
     "model_b",
+    "control",
     "num_seeds",
     "num_epochs",
     "steps",
@@ -157,6 +161,7 @@ impl Args {
         for (section, key, text) in [
             ("models", "a", &self.model_a),
             ("models", "b", &self.model_b),
+            ("models", "control", &self.control),
             ("device", "name", &self.device),
             ("data", "text", &self.text),
             ("data", "dir", &self.data_dir),

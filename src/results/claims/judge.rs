@@ -7,7 +7,7 @@ use crate::config::Fairness;
 use crate::results::comparison::{ALPHA, too_little};
 use crate::results::efficiency::log_ratio_of_seed;
 use crate::results::observation::{Observation, beats_no_context, nll_nats, observations};
-use crate::results::{Finite, Outcome, Ratio, RunRecord, STEPS_FOR_A_CLAIM};
+use crate::results::{Finite, NO_CONTEXT, Outcome, Ratio, RunRecord, STEPS_FOR_A_CLAIM};
 use crate::stats::{self, Estimate, Interval, PairedT};
 
 /// What a run says about a claim.
@@ -264,7 +264,7 @@ struct Evidence {
     setting: String,
     /// Why it cannot be judged.
     obstacle: Option<String>,
-    /// A model of the claim that was not shown to beat the control without context.
+    /// Why a model of the claim is not shown to use context.
     context_not_shown: Option<String>,
     /// Steps that the trainings were to take.
     n_steps: u64,
@@ -316,8 +316,10 @@ impl Evidence {
                 return evidence;
             }
             evidence.n_steps = first.cell.n_steps;
-            if beats_no_context(record, first.cell) == Some(false) {
-                evidence.context_not_shown.get_or_insert(model.clone());
+            if beats_no_context(record, first.cell) != Some(true) {
+                let has_control = record.has_control();
+                let why = || no_context(model, has_control);
+                evidence.context_not_shown.get_or_insert_with(why);
             }
             groups.push(group);
         }
@@ -426,7 +428,7 @@ impl Evidence {
             ));
         }
         match &self.context_not_shown {
-            Some(model) if is_completes => inconclusive(no_context(model)),
+            Some(why) if is_completes => inconclusive(why.clone()),
             _ if is_completes || !all_completed => ClaimVerdict::Supported,
             _ => ClaimVerdict::Contradicted,
         }
@@ -442,8 +444,8 @@ impl Evidence {
         if let Some(why) = too_little(test.n, test.n_missing) {
             return inconclusive(why);
         }
-        if let Some(model) = &self.context_not_shown {
-            return inconclusive(no_context(model));
+        if let Some(why) = &self.context_not_shown {
+            return inconclusive(why.clone());
         }
         let (Some(t_test), Some(p)) = (test.t_test, test.p_holm) else {
             return inconclusive("the ratio does not vary over the seeds".into());
@@ -460,8 +462,16 @@ impl Evidence {
     }
 }
 
-fn no_context(model: &str) -> String {
-    format!("{model} is not shown to use context: it was not shown to beat the control without any")
+fn no_context(model: &str, has_control: bool) -> String {
+    if has_control {
+        format!(
+            "{model} is not shown to use context: it was not shown to beat the control without any"
+        )
+    } else {
+        format!(
+            "{model} is not shown to use context: no control without any was trained (--control {NO_CONTEXT})"
+        )
+    }
 }
 
 impl OutcomeCounts {

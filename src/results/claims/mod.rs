@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use judge::{ClaimVerdict, Judgement, OutcomeCounts, RatioTest, SettingJudgement, judge};
 
-use super::{RunRecord, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM};
+use super::{NO_CONTEXT, RunRecord, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM};
 use crate::config::{Fairness, from_toml};
 use crate::quant::BitWidth;
 use crate::{Error, Result};
@@ -99,6 +99,7 @@ pub fn lacking(record: &RunRecord) -> Vec<String> {
         .any(|cell| cell.n_steps < STEPS_FOR_A_CLAIM);
     let ways = Fairness::ALL.map(Fairness::name).join(" ");
     [
+        (!record.has_control()).then(|| format!("--control {NO_CONTEXT}")),
         (config.fairness != Fairness::ALL).then(|| format!("--fairness {ways}")),
         (config.seeds.count < SEEDS_FOR_A_CLAIM)
             .then(|| format!("--num_seeds {SEEDS_FOR_A_CLAIM}")),
