@@ -75,7 +75,7 @@ pub use guide::{GuideEntry, GuideFile, GuideResults};
 pub use guide_efficiency::{EfficiencyEntry, EfficiencyGuide};
 pub use guide_multidataset::{DatasetEntry, MultidatasetGuide};
 pub use guide_quantization::{QuantizationGuide, QuantizedEntry};
-pub use kernel_error::KernelError;
+pub use kernel_error::{KernelError, kernel_drift};
 pub use kernels::{KernelSpeed, KernelsReport};
 pub use limits::{Censoring, Limit, ModelLimits, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM};
 pub use longcontext::{

@@ -5,9 +5,10 @@ use bkbench::eval::kernel_errors;
 use bkbench::math::random::{Coordinate, Purpose, words};
 use bkbench::models::LanguageModel;
 use bkbench::models::registry::{Architecture, Carry, matched_shapes};
+use bkbench::results::{Cell, Finite, KernelError, Warning, kernel_drift};
 use burn::tensor::Device;
 
-use crate::support;
+use crate::{made_up, support};
 
 const VOCAB: usize = 32;
 
@@ -85,4 +86,37 @@ fn a_short_sequence_is_compared_whole() {
             .collect();
         assert_eq!(positions, vec![(0, n as usize - 1); 6]);
     }
+}
+
+#[test]
+fn a_kernel_that_drifted_is_found_in_whatever_order_the_lengths_ran() {
+    let mut cells = made_up::longcontext(&[512, 2048, 8192], 1, 20).cells;
+    for cell in &mut cells {
+        let max = if cell.seq_len == 8192 { 1e-3 } else { 1e-7 };
+        cell.metrics.as_mut().unwrap().kernel_errors = vec![KernelError {
+            operation: "selective_scan".into(),
+            layer: 1,
+            first: 0,
+            last: 511,
+            max: Finite::new(max),
+            rms: Finite::new(max),
+        }];
+    }
+    let places = |cells: &[Cell]| -> Vec<(String, usize)> {
+        let found = kernel_drift(cells)
+            .into_iter()
+            .map(|warning| match warning {
+                Warning::KernelDrift {
+                    place,
+                    shortest_len,
+                    ..
+                } => (place, shortest_len),
+                other => panic!("{other:?}"),
+            });
+        found.collect()
+    };
+    let expected = vec![("longcontext seq_len_8192".to_owned(), 512); 3];
+    assert_eq!(places(&cells), expected);
+    cells.reverse();
+    assert_eq!(places(&cells), expected);
 }

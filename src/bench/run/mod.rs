@@ -21,7 +21,7 @@ use crate::models::checkpoint::{Description, Loaded, TokenizerHint};
 use crate::models::registry::ModelShape;
 use crate::results::{
     AbsentDataset, AuditReport, CellKey, Datasets, Files, Finite, RunRecord, RunWriter,
-    TrainingKey, Tuning,
+    TrainingKey, Tuning, Warning, kernel_drift,
 };
 use crate::train::{CheckpointFolder, Interrupt};
 use crate::{Error, Result};
@@ -247,9 +247,11 @@ impl Run<'_> {
         let is_first = record.trained_by(&cell.training).is_none();
         let off = warnings::memory_estimate_off(&cell).filter(|_| is_first);
         record.warnings.extend(off);
-        record.push(cell.clone());
-        let drift = warnings::kernel_drift(&cell, &record.cells);
-        record.warnings.extend(drift);
+        record.push(cell);
+        // Judged anew: this cell may be the shortest.
+        let is_drift = |warning: &Warning| matches!(warning, Warning::KernelDrift { .. });
+        record.warnings.retain(|warning| !is_drift(warning));
+        record.warnings.extend(kernel_drift(&record.cells));
         writer.save(record)
     }
 }

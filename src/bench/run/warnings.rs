@@ -5,7 +5,7 @@ use crate::config::Benchmark;
 use crate::eval::COUNTED_TOKENS;
 use crate::models::registry::{ModelShape, ParameterCount};
 use crate::results::{
-    AuditReport, Cell, Finding, Finite, KernelError, Outcome, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM,
+    AuditReport, Cell, Finding, Finite, Outcome, SEEDS_FOR_A_CLAIM, STEPS_FOR_A_CLAIM,
     UNEQUAL_RATIO, Warning,
 };
 
@@ -15,8 +15,6 @@ const LEARNED_NATS: f64 = 0.2;
 const ESTIMATE_OFF: f64 = 0.15;
 /// unless by no more than what is held beside tensors, which does not grow with them (1.2 MiB where 0.5 were estimated).
 const BESIDE_TENSORS: u64 = 4 << 20;
-/// An error of a kernel this many times that at the shortest length is no rounding any more.
-const DRIFT_FACTOR: f64 = 100.0;
 
 impl Run<'_> {
     /// What is known before anything is trained.
@@ -176,79 +174,4 @@ pub(super) fn memory_estimate_off(cell: &Cell) -> Option<Warning> {
             measured: memory.peak_memory_bytes,
         }
     })
-}
-
-/// The kernels of `cell` that [drifted], measured by the shortest length among `cells` of the same model, shape
-/// and seed.
-pub(super) fn kernel_drift(cell: &Cell, cells: &[Cell]) -> Vec<Warning> {
-    let errors = |cell: &'_ Cell| -> Vec<KernelError> {
-        let metrics = cell.metrics.as_ref();
-        metrics.map_or_else(Vec::new, |metrics| metrics.kernel_errors.clone())
-    };
-    let shortest = cells
-        .iter()
-        .filter(|other| (&other.model, other.seed) == (&cell.model, cell.seed))
-        .filter(|other| (other.benchmark, other.at_budget) == (cell.benchmark, cell.at_budget))
-        .filter(|other| !errors(other).is_empty())
-        .min_by_key(|other| other.seq_len)
-        .unwrap_or(cell);
-    let warning = |(error, at_shortest): (KernelError, f64)| Warning::KernelDrift {
-        model: cell.model.clone(),
-        place: cell.place(),
-        seed: cell.seed,
-        error: error.max,
-        operation: error.operation,
-        layer: error.layer,
-        shortest_len: shortest.seq_len,
-        error_at_shortest: Finite::new(at_shortest),
-    };
-    let drifted = drifted(&errors(cell), &errors(shortest));
-    drifted.into_iter().map(warning).collect()
-}
-
-/// Those of `errors` that are more than a hundred times that of the same operation and layer at the shortest
-/// length, at whichever end it is larger, or not finite; each with the latter.
-fn drifted(errors: &[KernelError], at_shortest: &[KernelError]) -> Vec<(KernelError, f64)> {
-    let with_reference = |error: &KernelError| {
-        let same = |other: &&KernelError| {
-            (&other.operation, other.layer) == (&error.operation, error.layer)
-        };
-        let same = at_shortest.iter().filter(same);
-        let reference = same.map(KernelError::largest).fold(0.0, f64::max);
-        (error.clone(), reference)
-    };
-    let has_drifted = |(error, reference): &(KernelError, f64)| {
-        !error.largest().is_finite() || error.largest() > DRIFT_FACTOR * reference
-    };
-    let all = errors.iter().map(with_reference);
-    all.filter(has_drifted).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(layer: usize, max: f64) -> KernelError {
-        KernelError {
-            operation: "selective_scan".into(),
-            layer,
-            first: 0,
-            last: 1023,
-            max: Finite::new(max),
-            rms: Finite::new(max / 2.0),
-        }
-    }
-
-    #[test]
-    fn a_kernel_has_drifted_beyond_a_hundred_times_its_error_at_the_shortest_length() {
-        let shortest = [error(1, 1e-7), error(1, 3e-7), error(2, 1e-6)];
-        let layers = |errors: &[KernelError]| -> Vec<(usize, f64)> {
-            let drifted = drifted(errors, &shortest).into_iter();
-            drifted.map(|(error, at)| (error.layer, at)).collect()
-        };
-        assert_eq!(layers(&[error(1, 2.9e-5), error(2, 9.9e-5)]), []);
-        assert_eq!(layers(&[error(1, 3.1e-5), error(2, 3.1e-5)]), [(1, 3e-7)]);
-        assert_eq!(layers(&[error(2, f64::NAN)]), [(2, 1e-6)]);
-        assert_eq!(layers(&shortest), [], "measured by itself");
-    }
 }
