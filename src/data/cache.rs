@@ -11,6 +11,7 @@ use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
 use super::Tokens;
+use super::text::Text;
 use super::tokens::{Width, hex};
 use crate::{Error, Result};
 
@@ -40,9 +41,13 @@ pub(super) struct CacheFile {
 }
 
 impl CacheFile {
-    /// The file in `folder` that holds the text and tokenizer of these hashes.
-    pub(super) fn new(folder: &Path, text_sha256: &str, tokenizer_sha256: &str) -> Self {
-        let key = Sha256::digest(format!("{VERSION} {text_sha256} {tokenizer_sha256}"));
+    /// The file in `folder` that holds `text` under the tokenizer of that hash. Equal bytes cut into other documents are
+    /// split otherwise, and another text.
+    pub(super) fn new(folder: &Path, text: &Text, tokenizer_sha256: &str) -> Self {
+        let key = Sha256::digest(format!(
+            "{VERSION} {} {:?} {tokenizer_sha256}",
+            text.sha256, text.documents
+        ));
         Self {
             path: folder.join(format!("{}.tokens", hex(&key))),
             key: key.into(),

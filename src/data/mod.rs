@@ -341,7 +341,7 @@ fn cached_tokens(
     cache: &Path,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Split<Tokens>> {
-    let file = CacheFile::new(cache, &text.sha256, tokenizer.sha256());
+    let file = CacheFile::new(cache, text, tokenizer.sha256());
     match file.load() {
         Ok(Some(tokens)) => return Ok(tokens),
         Ok(None) => {}

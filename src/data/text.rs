@@ -30,7 +30,8 @@ pub(super) struct Text {
     /// sha256 of the bytes the documents came in.
     pub(super) sha256: String,
     content: String,
-    documents: Vec<Range<usize>>,
+    /// Where each document lies in `content`.
+    pub(super) documents: Vec<Range<usize>>,
 }
 
 impl Text {

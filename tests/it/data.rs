@@ -128,6 +128,26 @@ fn targets_are_the_next_bytes_of_the_file() {
     }
 }
 
+/// One document of the corpus's bytes is split otherwise than its documents are.
+#[test]
+fn the_embedded_corpus_as_a_file_takes_no_tokens_of_the_embedded_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("corpus.txt");
+    let corpus = include_bytes!("../../assets/corpus/kjv+austen.txt.zst");
+    fs::write(&file, zstd::decode_all(&corpus[..]).unwrap()).unwrap();
+    let (shared, own) = (folder.path().join("shared"), folder.path().join("own"));
+    let embedded = DataConfig {
+        tokenizer: "bytes".into(),
+        ..DataConfig::default()
+    };
+    load(&embedded, &shared).0.unwrap();
+    let alone = load(&config(&file, "bytes"), &own).0.unwrap();
+    let beside = load(&config(&file, "bytes"), &shared).0.unwrap();
+    assert_eq!(beside.manifest, alone.manifest);
+    let manifest = &beside.manifest;
+    assert_eq!(manifest.train.n_tokens, manifest.train.n_bytes);
+}
+
 #[test]
 fn the_embedded_corpus_trains_a_window_of_2_to_the_20() {
     let cache = tempfile::tempdir().unwrap();
