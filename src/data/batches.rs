@@ -31,8 +31,6 @@ pub struct Batch {
     pub inputs: Vec<u32>,
     /// The token that follows each input in the text.
     pub targets: Vec<u32>,
-    /// Passes over the training windows, this batch included.
-    pub epoch: f64,
 }
 
 impl Batches {
@@ -74,7 +72,6 @@ impl Batches {
         let mut batch = Batch {
             inputs: Vec::with_capacity(self.batch_size * self.seq_len),
             targets: Vec::with_capacity(self.batch_size * self.seq_len),
-            epoch: self.epochs(step + 1),
         };
         for sample in first..first + self.batch_size as u64 {
             let epoch = self.epoch((sample / self.windows as u64) as u32);
@@ -85,16 +82,6 @@ impl Batches {
             batch.targets.extend_from_slice(&window[1..]);
         }
         batch
-    }
-
-    /// How often `steps` steps see the training windows.
-    pub fn epochs(&self, steps: u64) -> f64 {
-        steps as f64 * self.batch_size as f64 / self.windows as f64
-    }
-
-    /// The steps it takes to see every window at least `epochs` times.
-    pub fn steps(&self, epochs: u64) -> u64 {
-        (epochs * self.windows as u64).div_ceil(self.batch_size as u64)
     }
 
     fn epoch(&self, number: u32) -> Arc<Epoch> {
@@ -192,8 +179,6 @@ mod tests {
                 epoch.sort_unstable();
                 prop_assert!(epoch.windows(2).all(|pair| pair[1] == pair[0] + seq_len as u32));
             }
-            prop_assert!((batches.epochs(windows as u64) - batch as f64).abs() < 1e-12);
-            prop_assert_eq!(batches.steps(batch as u64), windows as u64);
         }
 
         #[test]

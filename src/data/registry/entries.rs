@@ -30,7 +30,6 @@ const fn wikitext(
         patterns,
         official: Official {
             n_words,
-            n_documents: None,
             text_sha256,
         },
     }
@@ -43,7 +42,6 @@ const fn shards(
     digits: usize,
     n_files: usize,
     patterns: &'static [&'static str],
-    n_documents: Option<u64>,
 ) -> SplitEntry {
     SplitEntry {
         split,
@@ -56,7 +54,6 @@ const fn shards(
         patterns,
         official: Official {
             n_words: None,
-            n_documents,
             text_sha256: None,
         },
     }
@@ -67,7 +64,6 @@ const fn by_hand(
     split: Split,
     patterns: &'static [&'static str],
     n_words: Option<u64>,
-    n_documents: Option<u64>,
 ) -> SplitEntry {
     SplitEntry {
         split,
@@ -75,14 +71,13 @@ const fn by_hand(
         patterns,
         official: Official {
             n_words,
-            n_documents,
             text_sha256: None,
         },
     }
 }
 
 /// Every dataset that has a name. Words are those of Merity and others (2016) and Mikolov and others (2010);
-/// documents those of the hub's cards; hashes those of the files as first published.
+/// hashes those of the files as first published.
 pub const ENTRIES: &[Entry] = &[
     Entry {
         name: "wikitext-2",
@@ -262,14 +257,9 @@ pub const ENTRIES: &[Entry] = &[
             files: "ptb/ptb.train.txt, ptb/ptb.valid.txt and ptb/ptb.test.txt",
         },
         splits: &[
-            by_hand(Split::Train, &["ptb/ptb.train.txt"], Some(929_589), None),
-            by_hand(
-                Split::Validation,
-                &["ptb/ptb.valid.txt"],
-                Some(73_760),
-                None,
-            ),
-            by_hand(Split::Test, &["ptb/ptb.test.txt"], Some(82_430), None),
+            by_hand(Split::Train, &["ptb/ptb.train.txt"], Some(929_589)),
+            by_hand(Split::Validation, &["ptb/ptb.valid.txt"], Some(73_760)),
+            by_hand(Split::Test, &["ptb/ptb.test.txt"], Some(82_430)),
         ],
     },
     Entry {
@@ -289,7 +279,6 @@ pub const ENTRIES: &[Entry] = &[
                 5,
                 1024,
                 &["c4/en/c4-train.*.json.gz", "c4/c4-train.*.json.gz"],
-                Some(364_868_892),
             ),
             shards(
                 Split::Validation,
@@ -300,7 +289,6 @@ pub const ENTRIES: &[Entry] = &[
                     "c4/en/c4-validation.*.json.gz",
                     "c4/c4-validation.*.json.gz",
                 ],
-                Some(364_608),
             ),
         ],
     },
@@ -318,15 +306,9 @@ pub const ENTRIES: &[Entry] = &[
                 Split::Train,
                 &["pile/train/*.jsonl.zst", "pile/*.jsonl.zst"],
                 None,
-                Some(210_607_728),
             ),
-            by_hand(
-                Split::Validation,
-                &["pile/val.jsonl.zst"],
-                None,
-                Some(214_670),
-            ),
-            by_hand(Split::Test, &["pile/test.jsonl.zst"], None, None),
+            by_hand(Split::Validation, &["pile/val.jsonl.zst"], None),
+            by_hand(Split::Test, &["pile/test.jsonl.zst"], None),
         ],
     },
     Entry {
@@ -346,7 +328,6 @@ pub const ENTRIES: &[Entry] = &[
                 2,
                 30,
                 &["pile-uncopyrighted/train/*.jsonl.zst"],
-                None,
             ),
             shards(
                 Split::Validation,
@@ -354,7 +335,6 @@ pub const ENTRIES: &[Entry] = &[
                 0,
                 1,
                 &["pile-uncopyrighted/val.jsonl.zst"],
-                None,
             ),
             shards(
                 Split::Test,
@@ -362,7 +342,6 @@ pub const ENTRIES: &[Entry] = &[
                 0,
                 1,
                 &["pile-uncopyrighted/test.jsonl.zst"],
-                None,
             ),
         ],
     },

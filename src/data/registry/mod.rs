@@ -112,8 +112,6 @@ impl HubFiles {
 pub struct Official {
     /// Words between white space, and an end of sentence for each line.
     pub n_words: Option<u64>,
-    /// Documents.
-    pub n_documents: Option<u64>,
     /// sha256 of the text.
     pub text_sha256: Option<&'static str>,
 }
