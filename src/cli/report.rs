@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::report::csv;
 use crate::report::document::Document;
-use crate::results::{Claim, Replay, RunRecord, folder, temporary_in};
+use crate::results::{Claim, Replay, RunRecord, folder, write_whole};
 use crate::{Error, Result};
 
 /// Which runs, and what is written of them.
@@ -138,23 +138,8 @@ fn is_there(path: &Path) -> Error {
 
 /// Writes a file whole or not at all.
 fn write(path: &Path, text: &str, overwrite: bool) -> Result<()> {
-    let dir = path
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(dir)?;
-        let mut file = temporary_in(dir)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file().sync_all()?;
-        if overwrite {
-            file.persist(path)?;
-        } else {
-            file.persist_noclobber(path)?;
-        }
-        Ok(())
-    };
-    write().map_err(|error| match error.kind() {
+    let written = write_whole(path, overwrite, |file| file.write_all(text.as_bytes()));
+    written.map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => is_there(path),
         _ => Error::bad_input(
             format!("--output {}", path.display()),

@@ -1,7 +1,7 @@
 //! Token files: memory-mapped, hashed, replaced whole or not at all.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::Tokens;
 use super::text::Text;
 use super::tokens::{Width, hex};
+use crate::results::write_whole;
 use crate::{Error, Result};
 
 /// Goes up whenever the bytes of a token file, the held-out rule or the separators change.
@@ -125,8 +126,6 @@ impl CacheFile {
     /// # Errors
     /// [`Error::Io`].
     pub(super) fn store(&self, tokens: &Split<Tokens>, width: Width) -> Result<()> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         let mut header = Vec::with_capacity(HEADER);
         header.extend_from_slice(MAGIC);
         header.extend_from_slice(&VERSION.to_le_bytes());
@@ -144,8 +143,7 @@ impl CacheFile {
         for part in parts {
             header.extend_from_slice(&hash_of(part));
         }
-        let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let write = |file: &mut File| {
             file.write_all(&header)?;
             for part in parts {
                 file.write_all(part.bytes())?;
@@ -153,11 +151,9 @@ impl CacheFile {
             for part in parts {
                 file.write_all(&bytes_of(part.starts()))?;
             }
-            file.as_file().sync_all()?;
-            file.persist(&self.path)?;
             Ok(())
         };
-        write().map_err(Error::io("write", &self.path))
+        write_whole(&self.path, true, write).map_err(Error::io("write", &self.path))
     }
 }
 

@@ -19,6 +19,7 @@ use super::registry::Official;
 use super::text::is_held_out;
 use super::tokens::{Width, hex};
 use super::{Form, Provenance, SourceFile, SplitManifest, Tokenizer, Tokens};
+use crate::results::write_whole;
 use crate::units::Count;
 use crate::{Error, Result};
 
@@ -428,14 +429,10 @@ pub(super) fn n_words(text: &str) -> u64 {
 impl Sidecar {
     /// Writes it; a reader sees none or the whole.
     fn store(&self, path: &Path) -> Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let write = || {
-            let mut file = NamedTempFile::new_in(folder)?;
-            serde_json::to_writer(&mut file, self)?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            Ok(())
+        let write = |file: &mut File| {
+            let json = serde_json::to_vec(self)?;
+            file.write_all(&json)
         };
-        write().map_err(Error::io("write", path))
+        write_whole(path, true, write).map_err(Error::io("write", path))
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::writer::synced_json;
+use super::writer::write_json;
 use super::{
     EfficiencyGuide, MultidatasetGuide, QuantizationGuide, RunRecord, Summary, guide_table,
 };
@@ -172,8 +172,6 @@ impl GuideFile {
     /// If a file has come into being since, or cannot be written.
     pub fn write(self, record: &RunRecord) -> Result<()> {
         for (benchmark, path) in self.paths {
-            let dir = folder(&path);
-            std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
             let part = of_the_compared(record.only(benchmark));
             let json = match benchmark {
                 Benchmark::Longcontext => GuideResults::new(&part).to_json(),
@@ -181,12 +179,10 @@ impl GuideFile {
                 Benchmark::Efficiency => EfficiencyGuide::new(&part).to_json(),
                 Benchmark::Multidataset => MultidatasetGuide::new(&part).to_json(),
             };
-            let file = synced_json(&json, dir).map_err(Error::io("write", &path))?;
-            file.persist_noclobber(&path)
-                .map_err(|error| match error.error.kind() {
-                    std::io::ErrorKind::AlreadyExists => exists(&path),
-                    _ => Error::io("write", &path)(error.error),
-                })?;
+            write_json(&path, false, &json).map_err(|error| match error.kind() {
+                std::io::ErrorKind::AlreadyExists => exists(&path),
+                _ => Error::io("write", &path)(error),
+            })?;
         }
         Ok(())
     }

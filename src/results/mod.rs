@@ -101,4 +101,4 @@ pub use seal::Seal;
 pub use summary::{NO_CONTEXT, Summary};
 pub use tuning::{ChosenRate, GRID, TUNING_SEED, Tuning, trial_steps};
 pub use warning::Warning;
-pub use writer::{RunWriter, StepLine, sync_folder, temporary_in};
+pub use writer::{RunWriter, StepLine, sync_folder, write_whole};

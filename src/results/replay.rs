@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::record::{folder, now};
-use super::writer::{sync_folder, synced_json};
+use super::writer::{sync_folder, write_json};
 use crate::{Error, Result};
 
 /// Name of the file in a run's folder.
@@ -110,9 +110,7 @@ impl Replay {
     pub fn save(&self, run: &Path) -> Result<()> {
         let dir = folder(run);
         let path = dir.join(FILE_NAME);
-        let failed = || Error::io("write", &path);
-        let file = synced_json(self, dir).map_err(failed())?;
-        file.persist(&path).map_err(|error| failed()(error.error))?;
+        write_json(&path, true, self).map_err(Error::io("write", &path))?;
         sync_folder(dir)
     }
 }

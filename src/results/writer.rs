@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -180,14 +180,9 @@ impl RunWriter {
         if new == old {
             return Ok(());
         }
-        let replace = || {
-            let mut file = temporary_in(&self.dir)?;
-            file.write_all(&new)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            OpenOptions::new().append(true).open(&path)
-        };
-        self.step_lines = replace().map_err(Error::io("write", &path))?;
+        self.step_lines = write_whole(&path, true, |file| file.write_all(&new))
+            .and_then(|()| OpenOptions::new().append(true).open(&path))
+            .map_err(Error::io("write", &path))?;
         Ok(())
     }
 
@@ -199,9 +194,8 @@ impl RunWriter {
     pub fn save(&self, record: &RunRecord) -> Result<()> {
         self.sync_steps()?;
         let path = self.dir.join(FILE_NAME);
-        let failed = || Error::io("write", &path);
-        let file = synced_json(&Sealed::new(record)?, &self.dir).map_err(failed())?;
-        file.persist(&path).map_err(|error| failed()(error.error))?;
+        let sealed = Sealed::new(record)?;
+        write_json(&path, true, &sealed).map_err(Error::io("write", &path))?;
         sync_folder(&self.dir)
     }
 }
@@ -220,29 +214,49 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a value as indented JSON to a temporary file in `dir` and waits until it is on the disk.
-pub(super) fn synced_json(
-    value: &impl Serialize,
-    dir: &Path,
-) -> std::io::Result<tempfile::NamedTempFile> {
-    let mut file = temporary_in(dir)?;
-    serde_json::to_writer_pretty(&mut file, value)?;
-    file.write_all(b"\n")?;
-    file.as_file().sync_all()?;
-    Ok(file)
-}
-
-/// A temporary file in `dir`, to be renamed when it is whole, with the rights any new file has (those of
-/// temporary files are the owner's alone).
+/// Writes a file whole or not at all, into a folder that is made where there is none: under a temporary name, synced,
+/// renamed. A file of that name is replaced, or without `overwrite` left as it is.
 ///
 /// # Errors
-/// If it cannot be created.
-pub fn temporary_in(dir: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+/// Whatever keeps it from being written; [`ErrorKind::AlreadyExists`] for a file that is left as it is.
+pub fn write_whole(
+    path: &Path,
+    overwrite: bool,
+    write: impl FnOnce(&mut File) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    std::fs::create_dir_all(dir)?;
     let mut builder = tempfile::Builder::new();
+    // The rights of any new file; those of temporary files are the owner's alone.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    builder.tempfile_in(dir)
+    let mut file = builder.tempfile_in(dir)?;
+    write(file.as_file_mut())?;
+    file.as_file().sync_all()?;
+    if overwrite {
+        file.persist(path)?;
+    } else {
+        file.persist_noclobber(path)?;
+    }
+    Ok(())
+}
+
+/// Writes a value so, as indented JSON.
+pub(super) fn write_json(
+    path: &Path,
+    overwrite: bool,
+    value: &impl Serialize,
+) -> std::io::Result<()> {
+    write_whole(path, overwrite, |file| {
+        let mut buffer = BufWriter::new(file);
+        serde_json::to_writer_pretty(&mut buffer, value)?;
+        buffer.write_all(b"\n")?;
+        buffer.flush()
+    })
 }

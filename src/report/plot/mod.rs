@@ -15,6 +15,7 @@ use std::sync::Arc;
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree, fontdb};
 
+use crate::results::write_whole;
 use crate::{Error, Result};
 
 /// Width and height of a drawing, in SVG pixels.
@@ -90,18 +91,7 @@ impl Drawing {
     /// [`Error::BadInput`] if the name asks for no known format or the folder cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let bytes = self.encode(Format::of(path)?)?;
-        let dir = path
-            .parent()
-            .filter(|dir| !dir.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let write = || -> std::io::Result<()> {
-            std::fs::create_dir_all(dir)?;
-            let mut file = crate::results::temporary_in(dir)?;
-            file.write_all(&bytes)?;
-            file.persist(path)?;
-            Ok(())
-        };
-        write().map_err(|error| {
+        write_whole(path, true, |file| file.write_all(&bytes)).map_err(|error| {
             Error::bad_input(
                 format!("--output {}", path.display()),
                 format!("cannot be written: {error}"),
