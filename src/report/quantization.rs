@@ -4,7 +4,7 @@ use super::table::{aligned, estimate};
 use crate::quant::BitWidth;
 use crate::results::{Cell, RunRecord, WidthSummary};
 use crate::stats::{self, Estimate};
-use crate::units::Count;
+use crate::units::{Count, fixed};
 
 pub(super) const COLUMNS: [&str; 10] = [
     "width",
@@ -112,7 +112,10 @@ pub(super) fn sensitivity(record: &RunRecord) -> Vec<[String; 6]> {
             .map(|(_, entry)| Some(entry.nll_difference_nats?.get()))
             .collect();
         let mean = values.and_then(|values| stats::mean(&values));
-        mean.map_or("-".into(), |mean| format!("{mean:+.4}"))
+        mean.map_or("-".into(), |mean| {
+            let text = fixed(mean, 4);
+            if mean > 0.0 { format!("+{text}") } else { text }
+        })
     };
     let row = |(model, family): (&str, &str)| {
         let at = |width| mean(model, family, width);

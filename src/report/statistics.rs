@@ -7,6 +7,7 @@ use crate::results::{
     MeanPerplexity, Ratio, RunRecord, SettingJudgement, Survival,
 };
 use crate::stats::{EffectLabel, Interval, SurvivalRow};
+use crate::units::fixed;
 
 // Heads of the tables.
 pub(super) const DECIDING: [&str; 11] = [
@@ -83,7 +84,7 @@ fn number(value: Option<f64>) -> String {
     value.map_or("-".into(), |value| match value.abs() {
         size if size != 0.0 && !(1e-3..1e5).contains(&size) => format!("{value:.1e}"),
         size if size >= 100.0 => format!("{value:.1}"),
-        _ => format!("{value:.4}"),
+        _ => fixed(value, 4),
     })
 }
 

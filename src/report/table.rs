@@ -3,7 +3,7 @@
 use super::document::visible;
 use crate::results::{Censoring, Limit, ModelLimits, RunRecord, STEPS_FOR_A_CLAIM, Summary};
 use crate::stats::{Estimate, PairedT};
-use crate::units::Count;
+use crate::units::{Count, fixed};
 
 /// Heads of the table of a record.
 pub(super) fn columns(record: &RunRecord) -> [&'static str; 11] {
@@ -230,12 +230,13 @@ pub(super) fn estimate(estimate: Option<Estimate>, decimals: usize) -> String {
     let Some(Estimate { mean, interval, .. }) = estimate else {
         return "-".into();
     };
+    let mean = fixed(mean, decimals);
     match interval {
         Some(interval) => format!(
-            "{mean:.decimals$} +- {:.decimals$}",
+            "{mean} +- {:.decimals$}",
             (interval.high - interval.low) / 2.0
         ),
-        None => format!("{mean:.decimals$}"),
+        None => mean,
     }
 }
 
@@ -264,5 +265,10 @@ mod tests {
         };
         assert_eq!(estimate(Some(single), 2), "2.50");
         assert_eq!(estimate(None, 3), "-");
+        let hardly = Estimate {
+            mean: -0.00001,
+            ..single
+        };
+        assert_eq!(estimate(Some(hardly), 4), "0.0000");
     }
 }
