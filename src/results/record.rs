@@ -249,6 +249,7 @@ impl RunRecord {
             return;
         }
         self.summaries = summary::summarise(&self.cells);
+        summary::adjust(self);
         self.limits = limits::limits(&self.cells, self.config.seeds.count);
         self.quantization = quantization::summarise(&self.cells);
         self.efficiency = efficiency::points(self);
@@ -431,8 +432,9 @@ impl RunRecord {
             )),
             Some(Some(version)) if version == u64::from(SCHEMA_VERSION) => {
                 let seal = Seal::take_from(&mut json)?;
-                let record: Self = serde_json::from_value(json)
+                let mut record: Self = serde_json::from_value(json)
                     .map_err(|error| bad(format!("a damaged record: {error}"), RESTORE))?;
+                summary::adjust_if_absent(&mut record);
                 record
                     .config
                     .validate()

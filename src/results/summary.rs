@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, Finite, LongContextMetrics, Outcome};
+use super::comparison::ALPHA;
+use super::{Cell, Finite, LongContextMetrics, Outcome, RunRecord, SEEDS_FOR_A_CLAIM};
 use crate::config::Benchmark;
-use crate::stats::{Estimate, PairedT, paired_t};
+use crate::stats::{self, Estimate, PairedT, paired_t};
 
 /// Registered name of the control that sees no context.
 pub const NO_CONTEXT: &str = "no-mixer";
-/// Two-sided p below which a model counts as better than the control.
-const SIGNIFICANT: f64 = 0.05;
 
 /// One model at one setting over all seeds. Estimates are over the completed seeds; absent where none completed
 /// or one of them lacks the value.
@@ -60,6 +59,10 @@ pub struct Summary {
     /// Held-out loss, nats per token, minus that of [`NO_CONTEXT`] at this length, paired by seed; absent for that model
     /// itself, unless every seed of both was evaluated, and for one seed.
     pub against_no_context: Option<PairedT>,
+    /// Its p by Holm's procedure over the tests of all models and settings of the run: the one that decides. Absent for a
+    /// model that sees the tokens it predicts, which is in no test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against_no_context_p_holm: Option<f64>,
 }
 
 impl Summary {
@@ -72,11 +75,37 @@ impl Summary {
         }
     }
 
-    /// Whether the model is shown to beat the control that sees no context, with p < 0.05; `None` where that could not
-    /// be tested.
+    /// Whether the model is shown to beat the control that sees no context, with an adjusted p below 0.05; `None` where that
+    /// could not be tested, and with too few seeds to tell.
     pub fn beats_no_context(&self) -> Option<bool> {
-        let test = self.against_no_context?;
-        Some(test.mean_difference < 0.0 && test.p < SIGNIFICANT)
+        let (test, p) = (self.against_no_context?, self.against_no_context_p_holm?);
+        let n_seeds = test.df as u64 + 1;
+        (n_seeds >= SEEDS_FOR_A_CLAIM).then_some(test.mean_difference < 0.0 && p < ALPHA)
+    }
+}
+
+/// Adjusts the tests against the control over all models and settings of a record, models that are not causal left out.
+pub(super) fn adjust(record: &mut RunRecord) {
+    let mut summaries = std::mem::take(&mut record.summaries);
+    let (tested, p): (Vec<&mut Summary>, Vec<f64>) = summaries
+        .iter_mut()
+        .filter(|summary| record.is_causal(&summary.model))
+        .filter_map(|summary| {
+            let p = summary.against_no_context?.p;
+            Some((summary, p))
+        })
+        .unzip();
+    for (summary, p) in tested.into_iter().zip(stats::holm(&p)) {
+        summary.against_no_context_p_holm = Some(p);
+    }
+    record.summaries = summaries;
+}
+
+/// The same of a record that was written before these tests were adjusted.
+pub(super) fn adjust_if_absent(record: &mut RunRecord) {
+    let is_adjusted = |it: &Summary| it.against_no_context_p_holm.is_some();
+    if !record.summaries.iter().any(is_adjusted) {
+        adjust(record);
     }
 }
 
@@ -176,5 +205,6 @@ fn summary(cells: &[&Cell], control: Option<&Vec<&Cell>>) -> Summary {
         bits_per_byte: over_seeds(|metrics| Some(metrics.evaluation.as_ref()?.bits_per_byte)),
         tokens_per_second: over_seeds(|metrics| metrics.tokens_per_second),
         against_no_context: control.and_then(|control| against(cells, control)),
+        against_no_context_p_holm: None,
     }
 }

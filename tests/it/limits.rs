@@ -8,6 +8,7 @@ use bkbench::results::{
 };
 
 use crate::made_up;
+use crate::support::sealed;
 
 /// 200 steps at N = 512, 2048 and 8192, three seeds, three models; all completed.
 fn completed() -> RunRecord {
@@ -233,11 +234,12 @@ fn a_useful_model_lies_below_token_frequencies() {
     assert_eq!(at_8192(3.001), limit(2048, Censoring::None));
 }
 
-/// The completed record with `mamba`'s held-out loss below the control's by `gain`, which scatters over the seeds by
-/// 0.01: the interval is +- 0.0248.
-fn against_control(gain: f64) -> RunRecord {
-    made_up::changed(&completed(), |cell| {
-        let seed = cell.seed as f64 - 43.0;
+/// A record of `n_seeds` with both models' held-out losses below the control's by `gain`, which scatters over the seeds by
+/// 0.01 from one to the next.
+fn against_control(gain: f64, n_seeds: u64) -> RunRecord {
+    let record = made_up::longcontext(&[512, 2048, 8192], n_seeds, 200);
+    made_up::changed(&record, |cell| {
+        let seed = cell.seed as f64 - 42.0 - (n_seeds - 1) as f64 / 2.0;
         // All models follow the seed, which pairing removes.
         let common = 2.5 + 0.3 * seed;
         let own = if cell.model == NO_CONTEXT {
@@ -256,24 +258,32 @@ fn mamba_at_2048(record: &RunRecord) -> &Summary {
     found.unwrap()
 }
 
+/// The row of `mamba` at 2,048 tokens.
+fn row_of_mamba(record: &RunRecord) -> String {
+    let table = table(record);
+    let is_it = |line: &&str| line.starts_with("2,048") && line.contains("mamba");
+    table.lines().find(is_it).unwrap().to_owned()
+}
+
 #[test]
 fn a_model_that_does_not_beat_the_control_is_not_shown_to_use_context() {
     assert_eq!(NO_CONTEXT, Architecture::NoMixer.name());
-    for (gain, beats, words) in [
-        (0.03, true, "used (p = "),
-        (0.02, false, "not shown to be used (p = "),
-        (-0.03, false, "not shown to be used (p = "),
+    // The standard error is 0.00707. A gain of 0.03 has p = 0.013 by itself; there are six tests, all alike.
+    for (gain, p, beats, words) in [
+        (0.04, 0.0048, true, "used (Holm 2.9e-2)"),
+        (0.03, 0.0132, false, "not shown to be used (Holm 7.9e-2)"),
+        (-0.04, 0.0048, false, "not shown to be used (Holm 2.9e-2)"),
     ] {
-        let record = against_control(gain);
+        let record = against_control(gain, 5);
         let summary = mamba_at_2048(&record);
         let test = summary.against_no_context.unwrap();
-        assert!((test.mean_difference + gain).abs() < 1e-12 && test.df == 2);
+        assert!((test.mean_difference + gain).abs() < 1e-12 && test.df == 4);
+        assert!((test.p - p).abs() < 1e-4, "{}", test.p);
+        let adjusted = summary.against_no_context_p_holm.unwrap();
+        assert!((adjusted / (6.0 * test.p) - 1.0).abs() < 1e-6, "{adjusted}");
         assert_eq!(summary.beats_no_context(), Some(beats), "{gain}");
-        let table = table(&record);
-        let row = table
-            .lines()
-            .find(|line| line.starts_with("2,048") && line.contains("mamba"));
-        assert!(row.unwrap().contains(words), "{table}");
+        let row = row_of_mamba(&record);
+        assert!(row.contains(words), "{row}");
         let control = record.summaries.iter().find(|s| s.model == NO_CONTEXT);
         assert_eq!(
             control.unwrap().against_no_context,
@@ -284,8 +294,47 @@ fn a_model_that_does_not_beat_the_control_is_not_shown_to_use_context() {
 }
 
 #[test]
+fn few_seeds_have_a_difference_from_the_control_and_no_verdict() {
+    let record = against_control(0.5, 3);
+    let summary = mamba_at_2048(&record);
+    assert!(summary.against_no_context.unwrap().p < 1e-3);
+    assert_eq!(summary.beats_no_context(), None);
+    // 4.303 * 0.01 / sqrt(3).
+    let row = row_of_mamba(&record);
+    assert!(row.contains("-0.500 +- 0.025, too few seeds"), "{row}");
+}
+
+#[test]
+fn a_model_that_sees_its_targets_is_in_no_family_of_tests() {
+    let mut record = against_control(0.04, 5);
+    let alone = mamba_at_2048(&record).against_no_context.unwrap().p;
+    made_up::leak(&mut record, "resnetbk");
+    record.derive();
+    let adjusted = mamba_at_2048(&record).against_no_context_p_holm.unwrap();
+    assert!((adjusted / (3.0 * alone) - 1.0).abs() < 1e-6, "{adjusted}");
+    let leaking = record.summaries.iter().find(|s| s.model == "resnetbk");
+    assert_eq!(leaking.unwrap().against_no_context_p_holm, None);
+}
+
+#[test]
+fn a_record_from_before_these_tests_were_adjusted_is_read_like_any_other() {
+    let record = against_control(0.04, 5);
+    let mut json = serde_json::to_value(&record).unwrap();
+    for summary in json["summaries"].as_array_mut().unwrap() {
+        let summary = summary.as_object_mut().unwrap();
+        summary.remove("against_no_context_p_holm");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("result.json");
+    std::fs::write(&path, sealed(json)).unwrap();
+    let read = RunRecord::load(&path).unwrap();
+    assert_eq!(read.summaries, record.summaries);
+    assert!(read.is_derived());
+}
+
+#[test]
 fn without_a_pair_a_seed_there_is_no_verdict() {
-    let record = against_control(0.1);
+    let record = against_control(0.1, 5);
     let tested = |record: &RunRecord| mamba_at_2048(record).beats_no_context();
     let without = |drop: &dyn Fn(&Cell) -> bool| made_up::changed(&record, |cell| !drop(cell));
     assert_eq!(tested(&record), Some(true));
