@@ -145,7 +145,8 @@ pub struct Comparison {
     pub hedges_g: Option<f64>,
     /// Pairs needed to see a difference of 1 % of perplexity.
     pub seeds_needed: Option<SeedsNeeded>,
-    /// Fisher's exact test of the numbers of diverged seeds; absent for one seed.
+    /// Fisher's exact test of the numbers of diverged seeds among those that completed or diverged; absent for fewer than two
+    /// such seeds of either model.
     pub divergence_p: Option<f64>,
     /// Steps to divergence; empty where no seed of either diverged.
     pub survival: Vec<Survival>,
@@ -271,12 +272,16 @@ fn compare(
     let (unpaired_a, unpaired_b) = (all(&of_a, nll_nats), all(&of_b, nll_nats));
     let margin = MARGIN_RATIO.ln();
     let difference_nats = Estimate::of(&differences);
+    // Of the trainings that told: one that never began, or was stopped, might have diverged.
     let n_diverged = |group: &[&Observation<'_>]| {
-        let diverged = group
-            .iter()
-            .filter(|o| matches!(o.cell.outcome, Outcome::Diverged { .. }));
-        (diverged.count() as u64, group.len() as u64)
+        let count = |is_it: fn(&Outcome) -> bool| {
+            let found = group.iter().filter(|o| is_it(&o.cell.outcome));
+            found.count() as u64
+        };
+        let diverged = count(|outcome| matches!(outcome, Outcome::Diverged { .. }));
+        (diverged, diverged + count(|it| *it == Outcome::Completed))
     };
+    let (diverged_a, diverged_b) = (n_diverged(&of_a), n_diverged(&of_b));
     let marked = |group: &[&Observation<'_>]| {
         let cell = group.first()?.cell;
         (beats_no_context(record, cell) != Some(true)).then(|| cell.model.clone())
@@ -310,8 +315,8 @@ fn compare(
         d_z: stats::cohens_d_z(&differences),
         hedges_g: stats::hedges_g(&unpaired_a, &unpaired_b),
         seeds_needed: stats::seeds_needed(&differences, margin),
-        divergence_p: stats::fisher_p(n_diverged(&of_a), n_diverged(&of_b))
-            .filter(|_| of_a.len().min(of_b.len()) > 1),
+        divergence_p: stats::fisher_p(diverged_a, diverged_b)
+            .filter(|_| diverged_a.1.min(diverged_b.1) > 1),
         survival: survival(&[&of_a, &of_b]),
         guide: guide(&a, &b),
     }

@@ -191,10 +191,26 @@ fn a_diverged_seed_is_the_worst_rank_and_its_pair_supports_no_claim() {
     let all = worse(5, diverged(30));
     assert!((all.divergence_p.unwrap() - 2.0 / 252.0).abs() < 1e-9);
     assert_eq!((all.n_pairs, all.paired_t), (0, None));
-    assert_eq!(
-        worse(5, out_of_memory()).divergence_p.map(f64::round),
-        Some(1.0)
-    );
+    // Those that never trained, or not to the end, did not show that they do not diverge.
+    let skipped = || Outcome::Skipped {
+        reason: "made up".into(),
+        needs: "more".into(),
+        have: "less".into(),
+    };
+    assert_eq!(worse(5, out_of_memory()).divergence_p, None);
+    let apart = with_outcome(&record, |cell| match cell.model.as_str() {
+        "mamba" => Some(diverged(30)),
+        _ => Some(skipped()),
+    });
+    assert_eq!(only(&apart).divergence_p, None);
+    let half = with_outcome(&record, |cell| match (cell.model.as_str(), cell.seed) {
+        ("mamba", _) => Some(diverged(30)),
+        ("resnetbk", 42..45) => Some(skipped()),
+        _ => None,
+    });
+    // Five of five against none of two: one way of 21.
+    let p = only(&half).divergence_p.unwrap();
+    assert!((p - 1.0 / 21.0).abs() < 1e-9, "{p}");
     // What did not fail by the model's fault has no rank.
     let stopped = Outcome::TimedOut {
         seconds: Finite::default(),
