@@ -94,7 +94,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             println!("{name} ({})", record.config.title());
             println!(
                 "{}",
-                visible(&statistics::comparisons(&analysed.comparisons))
+                visible(&statistics::comparisons(record, &analysed.comparisons))
             );
             println!("{}", visible(&statistics::checklist(&analysed.checklist)));
         }

@@ -4,7 +4,7 @@ use super::table::{aligned, estimate};
 use crate::config::Fairness;
 use crate::results::{
     self, ChecklistItem, ChecklistStatus, ClaimVerdict, Comparison, ComparisonVerdict, Judgement,
-    MeanPerplexity, Ratio, RunRecord, SettingJudgement, Survival,
+    MeanPerplexity, Ratio, RunRecord, SettingJudgement, Survival, why_not_compared,
 };
 use crate::stats::{EffectLabel, Interval, SurvivalRow};
 use crate::units::fixed;
@@ -50,11 +50,11 @@ pub(super) const SURVIVAL: [&str; 5] = ["model", "step", "at risk", "diverged", 
 /// What is to be known of the p values in [`BESIDE`].
 pub(super) const P_VALUES: &str = "p values, not adjusted but equivalence (Holm); sign flip with the least p that so few pairs can give.";
 
-/// The comparisons of one run, those of each way of setting learning rates by themselves: what decides, what stands
-/// beside it, the benchmarking guide's recipes, and how long the trainings lasted where any diverged.
-pub fn comparisons(comparisons: &[Comparison]) -> String {
-    if comparisons.is_empty() {
-        return "no comparison: one of the models sees the tokens it predicts\n".into();
+/// The comparisons of a run, those of each way of setting learning rates by themselves: what decides, what stands
+/// beside it, the benchmarking guide's recipes, and how long the trainings lasted where any diverged; or why there is none.
+pub fn comparisons(record: &RunRecord, comparisons: &[Comparison]) -> String {
+    if let Some(why) = why_not_compared(record) {
+        return format!("no comparison: {why}\n");
     }
     let ways = comparisons.chunk_by(|one, next| one.fairness == next.fairness);
     ways.map(in_one_way).collect::<Vec<_>>().join("\n")

@@ -155,8 +155,8 @@ pub struct Comparison {
 }
 
 /// Compares models a and b of the run at every setting, in every way of setting learning rates, each a family of its
-/// own; of a model against itself the numbers are shown, and nothing is claimed. Empty for a model alone, and where one of the
-/// two sees the tokens it predicts: its numbers are compared with no other's.
+/// own; of a model against itself the numbers are shown, and nothing is claimed. Empty where they are [not
+/// compared](why_not_compared).
 pub fn comparisons(record: &RunRecord) -> Vec<Comparison> {
     let ways = record.ways();
     let ways = ways.iter().zip(&record.config.fairness);
@@ -164,15 +164,28 @@ pub fn comparisons(record: &RunRecord) -> Vec<Comparison> {
         .collect()
 }
 
-fn in_one_way(record: &RunRecord, fairness: Fairness) -> Vec<Comparison> {
+/// Why models a and b of the run are not compared; `None` where they are.
+pub fn why_not_compared(record: &RunRecord) -> Option<String> {
     let models = &record.config.models;
     let Some(b) = models.label_b() else {
+        return Some(format!("{} is the only model", models.a));
+    };
+    let mut models = [&models.a, &b].into_iter();
+    if let Some(model) = models.find(|model| !record.is_causal(model)) {
+        return Some(format!("{model} sees the tokens it predicts"));
+    }
+    record
+        .cells
+        .is_empty()
+        .then(|| "no cell has run yet".to_owned())
+}
+
+fn in_one_way(record: &RunRecord, fairness: Fairness) -> Vec<Comparison> {
+    let models = &record.config.models;
+    let (None, Some(b)) = (why_not_compared(record), models.label_b()) else {
         return Vec::new();
     };
     let models = [models.a.clone(), b];
-    if !models.iter().all(|model| record.is_causal(model)) {
-        return Vec::new();
-    }
     let observations = observations(record);
     let mut found: Vec<Comparison> = settings(&observations)
         .iter()

@@ -61,7 +61,7 @@ pub use claims::{
 };
 pub use comparison::{
     Comparison, ComparisonVerdict, GuideStatistics, MARGIN_RATIO, MeanPerplexity, Ratio, Survival,
-    comparisons,
+    comparisons, why_not_compared,
 };
 pub use compatibility::{incomparable, not_poolable, texts};
 pub use difference::Difference;

@@ -260,7 +260,7 @@ fn read_by_all(record: &RunRecord, good: &RunRecord, claims: &[Claim]) -> String
     ];
     let mut text = problems(record).join("\n");
     text += &statistics::claims(&judge(claims, &runs[1..]));
-    text += &statistics::comparisons(&found);
+    text += &statistics::comparisons(record, &found);
     text += &statistics::checklist(&checklist(record, &found));
     text += &table::table(record);
     incomparable(good, record).unwrap();

@@ -640,7 +640,7 @@ fn a_published_model_is_measured_at_every_width() {
     printed(dir.path(), &format!("report {}", folder.display()));
     let page = fs::read_to_string(folder.join("report.html")).unwrap();
     assert!(
-        page.contains("mamba alone, compared with nothing"),
+        page.contains("No comparison: mamba is the only model"),
         "{page}"
     );
     assert!(

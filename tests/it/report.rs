@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use bkbench::config::Config;
 use bkbench::quant::BitWidth;
-use bkbench::report::csv;
 use bkbench::report::document::{Block, Cell, Column, Document, Kind, Table};
+use bkbench::report::{csv, statistics};
 use bkbench::results::{
     AtWidth, AuditReport, AuditedWeights, Claim, DivergenceCause, Finding, Finite, Leak,
-    LeakSearch, ModelSize, Outcome, QuantizationMetrics, RunRecord, RunWriter, SCHEMA_VERSION,
-    Sensitivity, Warning,
+    LeakSearch, ModelSize, Outcome, QuantizationMetrics, RunRecord, RunWriter,
+    SCHEMA_VERSION, Sensitivity, Warning, comparisons,
 };
 use bkbench::units::Bytes;
 
@@ -384,6 +384,20 @@ fn a_report_says_what_a_run_lacks() {
     let alone = made_up::changed(&alone, |cell| cell.model == "resnetbk");
     let page = says(&alone, "a model against itself: any difference is chance");
     assert!(page.contains("a model against itself"), "claims say so too");
+
+    let stats = |record: &RunRecord| statistics::comparisons(record, &comparisons(record));
+    assert_eq!(stats(&empty), "no comparison: no cell has run yet\n");
+    let mut single = longcontext(5);
+    single.config.models.b = None;
+    let single = made_up::changed(&single, |cell| cell.model == "resnetbk");
+    let why = "o comparison: resnetbk is the only model";
+    assert_eq!(stats(&single), format!("n{why}\n"));
+    says(&single, &format!("N{why}."));
+    let mut leaking = longcontext(5);
+    made_up::leak(&mut leaking, "mamba");
+    let why = "no comparison: mamba sees the tokens it predicts\n";
+    assert_eq!(stats(&leaking), why);
+    assert!(stats(&longcontext(5)).contains("resnetbk (a) against mamba (b)"));
 
     let page = says(&longcontext(1), "1 seed(s), and a claim needs 5");
     let (_, results) = page.split_once("Means over completed seeds").unwrap();

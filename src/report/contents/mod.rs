@@ -8,7 +8,7 @@ use super::document::{Block, Cell, Column, Document, Kind, Table, Tone};
 use super::{efficiency, statistics};
 use crate::results::{
     Claim, ClaimVerdict, Comparison, ComparisonVerdict, Judgement, Replay, RunRecord, comparisons,
-    judge, problems,
+    judge, problems, why_not_compared,
 };
 
 impl Document {
@@ -85,8 +85,8 @@ fn in_short(runs: &[(String, RunRecord)], compared: &[Vec<Comparison>]) -> Block
 
 /// What the comparisons of a run show, setting by setting, equal verdicts together.
 fn result(record: &RunRecord, compared: &[&Comparison]) -> String {
-    if let Some(why) = run::why_not_compared(record) {
-        return why;
+    if let Some(why) = why_not_compared(record) {
+        return format!("no comparison: {why}");
     }
     let mut found: Vec<(String, Vec<&str>)> = Vec::new();
     for comparison in compared {

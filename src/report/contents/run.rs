@@ -8,7 +8,7 @@ use crate::Result;
 use crate::config::Benchmark;
 use crate::results::{
     ChecklistItem, ChecklistStatus, Comparison, ModelLimits, Replay, ResultsFile, RunRecord,
-    Summary, checklist,
+    Summary, checklist, why_not_compared,
 };
 use crate::units::{Bytes, Count};
 
@@ -24,26 +24,6 @@ pub(super) fn title(record: &RunRecord) -> String {
         record.provenance.started_utc,
         if count == 1 { "" } else { "s" }
     )
-}
-
-/// Why models a and b of the run are not compared; `None` where they are.
-pub(super) fn why_not_compared(record: &RunRecord) -> Option<String> {
-    let models = &record.config.models;
-    let Some(b) = &models.b else {
-        return Some(format!("{} alone, compared with nothing", models.a));
-    };
-    let leaks = [&models.a, b]
-        .into_iter()
-        .find(|model| !record.is_causal(model));
-    if let Some(model) = leaks {
-        return Some(format!(
-            "no comparison: {model} sees the tokens it predicts"
-        ));
-    }
-    record
-        .cells
-        .is_empty()
-        .then(|| "no cell has run yet".to_owned())
 }
 
 /// Everything that a report says of one run.
@@ -303,7 +283,7 @@ fn tuned(record: &RunRecord) -> Option<Block> {
 
 fn comparison(record: &RunRecord, compared: &[Comparison]) -> Vec<Block> {
     if let Some(why) = why_not_compared(record) {
-        return vec![Block::Paragraph(format!("{}.", capital(&why)))];
+        return vec![Block::Paragraph(format!("No comparison: {why}."))];
     }
     let ways: Vec<&[Comparison]> = compared
         .chunk_by(|one, next| one.fairness == next.fairness)
