@@ -1,7 +1,9 @@
 //! The efficiency benchmark as a plain-text table.
 
 use super::table::{aligned, estimate};
-use crate::results::{EfficiencyPoint, EfficiencyRatio, Finite, RunRecord};
+use crate::results::{
+    EfficiencyPoint, EfficiencyRatio, Finite, RunRecord, why_no_efficiency_ratio,
+};
 use crate::stats::Estimate;
 
 pub(super) const COLUMNS: [&str; 11] = [
@@ -39,7 +41,11 @@ pub(super) fn remarks(record: &RunRecord) -> [String; 2] {
 pub(super) fn ratio(record: &RunRecord) -> String {
     match &record.efficiency_ratio {
         Some(ratio) => format!("{}.", ratio_in_words(ratio)),
-        None => "No efficiency ratio: the models' fronts have no perplexity in common.".into(),
+        None => {
+            let why = why_no_efficiency_ratio(record);
+            let why = why.map_or(String::new(), |why| format!(": {why}"));
+            format!("No efficiency ratio{why}.")
+        }
     }
 }
 

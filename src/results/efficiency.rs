@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cell, Finite, FlopsPerToken, Outcome, RunRecord};
+use super::{Cell, Finite, FlopsPerToken, Outcome, RunRecord, why_not_compared};
 use crate::config::BudgetUnit;
 use crate::stats::{Estimate, Interval, bootstrap};
 
@@ -109,6 +109,7 @@ pub struct EfficiencyRatio {
     pub n_seeds: usize,
 }
 
+const NOTHING_IN_COMMON: &str = "the models' fronts have no perplexity in common";
 /// Steps over which a training loss is averaged before it is held against the target.
 const SMOOTHING_STEPS: usize = 32;
 
@@ -198,74 +199,97 @@ fn flops_to(cell: &Cell, target: f64) -> Option<f64> {
     Some(n_steps as f64 * a_step)
 }
 
-/// FLOPs of the second model over the first one's; `None` where their fronts do not overlap, and where one of them sees the
-/// tokens that it predicts.
-pub(super) fn ratio(record: &RunRecord) -> Option<EfficiencyRatio> {
-    let config = &record.config;
-    let (a, b) = (&config.models.a, &config.models.label_b()?);
-    if !(record.is_causal(a) && record.is_causal(b)) {
-        return None;
+/// FLOPs of the second model over the first one's, or why there is no such ratio.
+pub(super) fn ratio(record: &RunRecord) -> Result<EfficiencyRatio, String> {
+    if let Some(why) = why_not_compared(record) {
+        return Err(why);
     }
+    let config = &record.config;
+    let a = &config.models.a;
+    let b = config.models.label_b().unwrap_or_default();
     let budgets = &config.efficiency.flops_budgets;
-    let seeds = config.seeds.iter();
-    let pairs: Vec<[Vec<(f64, f64)>; 2]> = seeds
-        .filter_map(|seed| {
-            let curve = |model| curve(record, model, budgets, seed);
-            Some([curve(a)?, curve(b)?])
-        })
-        .collect();
+    let of_seed = |seed| -> Result<[Curve; 2], String> {
+        Ok([
+            curve(record, a, budgets, seed)?,
+            curve(record, &b, budgets, seed)?,
+        ])
+    };
+    let found: Vec<Result<[Curve; 2], String>> = config.seeds.iter().map(of_seed).collect();
+    let why = found.iter().find_map(|it| it.as_ref().err().cloned());
+    let pairs: Vec<[Curve; 2]> = found.into_iter().flatten().collect();
+    if pairs.is_empty() {
+        return Err(why.unwrap_or_default());
+    }
     let at = |chosen: &[usize]| {
         let mean = |model: usize| mean_curve(chosen.iter().map(|&i| pairs[i][model].as_slice()));
         log_ratio(&front(&mean(0)), &front(&mean(1)))
     };
     let all: Vec<usize> = (0..pairs.len()).collect();
-    let found = at(&all)?;
+    let overlap = at(&all).ok_or(NOTHING_IN_COMMON)?;
     let interval = bootstrap(pairs.len(), config.seeds.first, |chosen| {
         at(chosen).map(|found| found.log_ratio)
     });
-    Some(EfficiencyRatio {
+    let exp = |log: f64| Finite::new(log.exp()).ok_or("it is not finite");
+    Ok(EfficiencyRatio {
         model_a: a.clone(),
-        model_b: b.clone(),
-        ratio: Finite::new(found.log_ratio.exp())?,
-        perplexity: [
-            Finite::new(found.low.exp())?,
-            Finite::new(found.high.exp())?,
-        ],
+        model_b: b,
+        ratio: exp(overlap.log_ratio)?,
+        perplexity: [exp(overlap.low)?, exp(overlap.high)?],
         interval: interval.map(Interval::exp),
         n_seeds: pairs.len(),
     })
 }
 
+/// Why a record with budgets has no ratio of FLOPs; `None` where it has one.
+pub fn why_no_efficiency_ratio(record: &RunRecord) -> Option<String> {
+    ratio(record).err()
+}
+
 /// Logarithm of the FLOPs of `against` over those of `model` at equal held-out loss, by the fronts of one seed under
-/// `budgets`; `None` where they do not overlap, or a cell did not complete.
+/// `budgets`, or why there is none.
 pub(super) fn log_ratio_of_seed(
     record: &RunRecord,
     [model, against]: [&str; 2],
     budgets: &[f64],
     seed: u64,
-) -> Option<f64> {
-    let front = |model| Some(front(&curve(record, model, budgets, seed)?));
-    Some(log_ratio(&front(model)?, &front(against)?)?.log_ratio)
+) -> Result<f64, String> {
+    let front = |model| Ok::<_, String>(front(&curve(record, model, budgets, seed)?));
+    let overlap = log_ratio(&front(model)?, &front(against)?);
+    Ok(overlap.ok_or(NOTHING_IN_COMMON)?.log_ratio)
 }
 
-/// (ln FLOPs, nats) of one seed, budget by budget; `None` unless it completed all of them. A budget that is out of reach
+/// (ln FLOPs, nats), budget by budget.
+type Curve = Vec<(f64, f64)>;
+
+/// The curve of one seed, or why it has not completed all of them. A budget that is out of reach
 /// for one seed is left out for all: curves of a model have the same FLOPs.
-fn curve(record: &RunRecord, model: &str, budgets: &[f64], seed: u64) -> Option<Vec<(f64, f64)>> {
+fn curve(record: &RunRecord, model: &str, budgets: &[f64], seed: u64) -> Result<Curve, String> {
     let unit = record.config.efficiency.budget_unit;
     let within_reach = |budget: f64| {
         let mut cells = cells_under(record, model, budget);
         cells.all(|cell| !matches!(cell.outcome, Outcome::Skipped { .. }))
     };
     let point = |&budget: &f64| {
-        let cell = cells_under(record, model, budget).find(|cell| cell.seed == seed)?;
+        let here = |what: &str| format!("{model} under {budget:e} FLOPs, seed {seed}: {what}");
+        let cell = cells_under(record, model, budget).find(|cell| cell.seed == seed);
+        let cell = cell.ok_or_else(|| here("has not run"))?;
+        let at = cell.at_budget.ok_or_else(|| here("has not run"))?;
+        let loss = nll(cell).ok_or_else(|| match &cell.outcome {
+            Outcome::Completed => here("no finite loss"),
+            outcome => here(&outcome.name().replace('_', " ")),
+        })?;
         let used = match (unit, measured(cell)) {
             (BudgetUnit::ForwardFlopsPerToken, Some(flops)) => flops.with_head.get(),
-            _ => cell.at_budget?.used(unit),
+            _ => at.used(unit),
         };
-        Some((used.ln(), nll(cell)?))
+        Ok((used.ln(), loss))
     };
     let budgets = budgets.iter().filter(|&&budget| within_reach(budget));
-    budgets.map(point).collect()
+    let points: Curve = budgets.map(point).collect::<Result<_, String>>()?;
+    if points.is_empty() {
+        return Err(format!("no budget is within reach of {model}"));
+    }
+    Ok(points)
 }
 
 /// The cells of a model under a budget.

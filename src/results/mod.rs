@@ -65,7 +65,7 @@ pub use comparison::{
 };
 pub use compatibility::{incomparable, not_poolable, texts};
 pub use difference::Difference;
-pub use efficiency::{AtBudget, EfficiencyPoint, EfficiencyRatio};
+pub use efficiency::{AtBudget, EfficiencyPoint, EfficiencyRatio, why_no_efficiency_ratio};
 pub use finite::Finite;
 pub use flops::{
     COSTS, CostTable, Flops, FlopsAgreement, FlopsBreakdown, FlopsCategory, FlopsPass,

@@ -253,7 +253,7 @@ impl RunRecord {
         self.limits = limits::limits(&self.cells, self.config.seeds.count);
         self.quantization = quantization::summarise(&self.cells);
         self.efficiency = efficiency::points(self);
-        self.efficiency_ratio = efficiency::ratio(self);
+        self.efficiency_ratio = efficiency::ratio(self).ok();
         self.multidataset = multidataset::summarise(&self.cells);
     }
 

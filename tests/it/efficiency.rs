@@ -254,7 +254,69 @@ fn a_model_that_sees_its_targets_has_no_point_and_no_ratio() {
 fn there_is_no_ratio_where_the_fronts_share_no_perplexity() {
     let apart = shaken(&record(1.0), 2.0);
     assert!(apart.efficiency_ratio.is_none());
-    assert!(table(&apart).unwrap().contains("No efficiency ratio"));
+    let why = "No efficiency ratio: the models' fronts have no perplexity in common.";
+    assert!(table(&apart).unwrap().contains(why));
+}
+
+#[test]
+fn a_ratio_that_is_absent_says_why() {
+    let says = |record: &RunRecord, why: &str| {
+        assert!(record.efficiency_ratio.is_none());
+        let table = table(record).unwrap();
+        assert!(
+            table.contains(&format!("No efficiency ratio: {why}.")),
+            "{table}"
+        );
+    };
+    let ended = |outcome: Outcome| {
+        made_up::changed(&record(1.0), |cell| {
+            if cell.model == "mamba" && cell.at_budget.unwrap().budget.get() == 2e6 {
+                cell.outcome = outcome.clone();
+                cell.metrics = None;
+            }
+            true
+        })
+    };
+    says(
+        &ended(made_up::diverged(3)),
+        "mamba under 2e6 FLOPs, seed 42: diverged",
+    );
+    says(
+        &ended(made_up::out_of_memory()),
+        "mamba under 2e6 FLOPs, seed 42: out of memory",
+    );
+    let begun = made_up::changed(&record(1.0), |cell| {
+        cell.model == "resnetbk" && cell.at_budget.unwrap().budget.get() == 1e6
+    });
+    says(&begun, "resnetbk under 2e6 FLOPs, seed 42: has not run");
+    let mut leaking = record(1.0);
+    made_up::leak(&mut leaking, "mamba");
+    leaking.derive();
+    says(&leaking, "mamba sees the tokens it predicts");
+    let mut alone = record(1.0);
+    alone.config.models.b = None;
+    let alone = made_up::changed(&alone, |cell| cell.model == "resnetbk");
+    says(&alone, "resnetbk is the only model");
+    let skipped = made_up::changed(&record(1.0), |cell| {
+        if cell.model == "mamba" {
+            cell.outcome = Outcome::Skipped {
+                reason: "made up".into(),
+                needs: "more".into(),
+                have: "less".into(),
+            };
+            cell.metrics = None;
+        }
+        true
+    });
+    says(&skipped, "no budget is within reach of mamba");
+    let claim = half_the_flops(&ended(made_up::diverged(3))).verdict;
+    let ClaimVerdict::NotTestable { why } = claim else {
+        panic!("{claim:?}")
+    };
+    let part = "no seed has a ratio: mamba under 2e6 FLOPs, seed 42: diverged";
+    assert!(why.contains(part), "{why}");
+}
+
 }
 
 /// The record with a control at every budget that both models beat.
@@ -316,7 +378,10 @@ fn half_the_flops_is_judged_by_the_ratio_of_every_seeds_fronts() {
     let ClaimVerdict::NotTestable { why } = apart else {
         panic!("{apart:?}")
     };
-    assert!(why.contains("no seed have a perplexity in common"), "{why}");
+    assert!(
+        why.contains("no seed has a ratio: the models' fronts have no perplexity in common"),
+        "{why}"
+    );
 }
 
 #[test]

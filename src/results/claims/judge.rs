@@ -366,11 +366,11 @@ impl Evidence {
             let is_claimed = |budget: &f64| claim.settings.contains(&format!("flops_{budget:e}"));
             let budgets: Vec<f64> = budgets.filter(is_claimed).collect();
             let of_seed = |seed| log_ratio_of_seed(record, [&claim.model, against], &budgets, seed);
-            let logs: Vec<f64> = record.config.seeds.iter().filter_map(of_seed).collect();
+            let found: Vec<Result<f64, String>> = record.config.seeds.iter().map(of_seed).collect();
+            let logs: Vec<f64> = found.iter().flatten().copied().collect();
             let n_missing = record.config.seeds.count as usize - logs.len();
-            if logs.is_empty() {
-                let why = "the fronts of no seed have a perplexity in common";
-                evidence.obstacle = Some(why.into());
+            if let (true, Some(Err(why))) = (logs.is_empty(), found.first()) {
+                evidence.obstacle = Some(format!("no seed has a ratio: {why}"));
             }
             evidence.ratio_test = Some(RatioTest::new(&logs, n_missing, margin));
         }
