@@ -317,6 +317,36 @@ fn a_ratio_that_is_absent_says_why() {
     assert!(why.contains(part), "{why}");
 }
 
+#[test]
+fn a_report_tells_that_budgets_take_the_place_of_matching() {
+    let page = |record: &RunRecord| {
+        let runs = [("made up".to_owned(), record.clone())];
+        let page = Document::of(&runs, &[], &Claim::of_the_guide().unwrap()).markdown();
+        let (_, fair) = page
+            .split_once("What was compared, and how fairly")
+            .unwrap();
+        fair.split("Audits").next().unwrap().to_owned()
+    };
+    let under = page(&record(1.0));
+    for part in [
+        "the budget takes the place of matching",
+        "2 x 64 (budget 1e6)",
+        "2 x 64 (budget 4e6)",
+        "Shape: of every model and budget its own",
+    ] {
+        assert!(under.contains(part), "{part}: {under}");
+    }
+    for part in ["Matched within", "not part of this record", "Shape: width"] {
+        assert!(!under.contains(part), "{part}: {under}");
+    }
+    let lengths = page(&made_up::record(40, false));
+    for part in [
+        "Matched within 10 %: parameters",
+        "Shape: width 64, 2 blocks",
+    ] {
+        assert!(lengths.contains(part), "{part}: {lengths}");
+    }
+    assert!(!lengths.contains("budget"), "{lengths}");
 }
 
 /// The record with a control at every budget that both models beat.

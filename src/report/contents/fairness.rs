@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::document::{Block, Kind};
-use crate::config::{Budget, Config, Fairness, MatchBasis, Precision};
+use crate::config::{Benchmark, Budget, BudgetUnit, Config, Fairness, MatchBasis, Precision};
 use crate::results::{AuditReport, AuditedWeights, Cell, Finding, RunRecord, Verdict};
 use crate::units::Count;
 
@@ -15,12 +15,13 @@ pub(super) fn section(record: &RunRecord) -> Block {
             [
                 "model",
                 "role",
+                "layers x width",
                 "without embedding",
                 "used by a token, without embedding",
                 "with embedding",
             ],
-            (2, Kind::Number),
-            labels.iter().map(|label| size(record, label)),
+            (3, Kind::Number),
+            labels.iter().flat_map(|label| sizes(record, label)),
         ),
         Block::List(matching(record)),
         Block::section("Equal for all models", vec![Block::List(common(record))]),
@@ -29,23 +30,61 @@ pub(super) fn section(record: &RunRecord) -> Block {
     Block::section("What was compared, and how fairly", blocks)
 }
 
-fn size(record: &RunRecord, name: &str) -> [String; 5] {
+/// One row a shape: the matched one, and that of every budget.
+fn sizes(record: &RunRecord, name: &str) -> Vec<[String; 6]> {
     let models = &record.config.models;
     let role = match name {
         _ if name == models.a => "a",
         _ if models.label_b().is_some_and(|b| name == b) => "b",
         _ => "control",
     };
-    let cell = record.cells.iter().find(|cell| cell.model == name);
-    let count = |n: Option<u64>| n.map_or("-".into(), |n| Count(n).to_string());
-    let parameters = cell.map(|cell| cell.parameters);
-    [
-        name.to_owned(),
-        role.to_owned(),
-        count(parameters.map(|it| it.non_embedding)),
-        count(parameters.map(|it| it.active)),
-        count(parameters.map(|it| it.total)),
-    ]
+    let mut cells: Vec<&Cell> = Vec::new();
+    for cell in record.cells.iter().filter(|cell| cell.model == name) {
+        if cells.iter().all(|known| known.at_budget != cell.at_budget) {
+            cells.push(cell);
+        }
+    }
+    if cells.is_empty() {
+        let absent = || "-".to_owned();
+        return vec![[
+            name.into(),
+            role.into(),
+            absent(),
+            absent(),
+            absent(),
+            absent(),
+        ]];
+    }
+    let row = |cell: &&Cell| {
+        let model = &record.config.model;
+        let shape = match cell.at_budget {
+            Some(at) => format!(
+                "{} x {} (budget {:e})",
+                at.n_layers,
+                at.d_model,
+                at.budget.get()
+            ),
+            None => format!("{} x {}", model.n_layers, model.d_model),
+        };
+        let sizes = cell.parameters;
+        let [non_embedding, active, total] =
+            [sizes.non_embedding, sizes.active, sizes.total].map(|n| Count(n).to_string());
+        [
+            name.into(),
+            role.into(),
+            shape,
+            non_embedding,
+            active,
+            total,
+        ]
+    };
+    cells.iter().map(row).collect()
+}
+
+/// Whether the budgets of FLOPs take the place of matching: in all of the run, or in a part of it.
+fn by_budget(config: &Config) -> (bool, bool) {
+    let some = config.benchmarks.contains(&Benchmark::Efficiency);
+    (some && config.benchmarks.len() == 1, some)
 }
 
 /// What was matched, and what the audits found of it.
@@ -53,12 +92,33 @@ fn matching(record: &RunRecord) -> Vec<String> {
     if record.config.models.b.is_none() {
         return vec!["One model alone: nothing was matched.".into()];
     }
+    let (all_by_budget, some_by_budget) = by_budget(&record.config);
+    let mut lines = Vec::new();
+    if some_by_budget {
+        let unit = match record.config.efficiency.budget_unit {
+            BudgetUnit::ForwardFlopsPerToken => "forward FLOPs a token, head included",
+            BudgetUnit::TrainingFlopsTotal => "FLOPs of the whole training, head included",
+        };
+        lines.push(format!(
+            "In efficiency the budget takes the place of matching: each model has a shape of its own, at most 5 % below the budget in {unit}. \
+             What each shape takes is in the table of budgets."
+        ));
+    }
+    if all_by_budget {
+        return lines;
+    }
     let basis = match record.config.model.match_basis {
         MatchBasis::Total => "parameters without the embedding",
         MatchBasis::Active => "the parameters that a token uses, without the embedding",
         MatchBasis::Flops => "forward FLOPs a token",
     };
-    let mut lines = vec![format!("Matched within 10 %: {basis}.")];
+    let where_else = if some_by_budget {
+        ", in the other benchmarks"
+    } else {
+        ""
+    };
+    lines.push(format!("Matched within 10 %{where_else}: {basis}."));
+    let n_said = lines.len();
     let checks = record.audits.iter().flat_map(|audit| &audit.checks);
     for check in checks {
         let line = check.to_string();
@@ -66,12 +126,10 @@ fn matching(record: &RunRecord) -> Vec<String> {
             lines.push(line);
         }
     }
-    if lines.len() == 1 {
+    if lines.len() == n_said {
         lines.push("No audit looked at the sizes.".into());
     }
-    lines.push(
-        "FLOPs a token are not part of this record: `bkbench audit --flops` counts them, operation by operation.".into(),
-    );
+    lines.push("`bkbench audit --flops` counts FLOPs operation by operation.".into());
     lines
 }
 
@@ -105,10 +163,7 @@ fn common(record: &RunRecord) -> Vec<String> {
             train.weight_decay, train.gradient_clip_norm
         ),
         learning_rates(config),
-        format!(
-            "Shape: width {}, {} blocks; ResNet-BK has {} experts, {} a token.",
-            config.model.d_model, config.model.n_layers, config.model.n_experts, config.model.top_k
-        ),
+        shape(config),
         format!(
             "Seeds: {} from {} on; one seed drives weights, data order and masks.",
             config.seeds.count, config.seeds.first
@@ -134,6 +189,20 @@ fn common(record: &RunRecord) -> Vec<String> {
     }
     lines.extend(shared_trainings(record));
     lines
+}
+
+fn shape(config: &Config) -> String {
+    let model = &config.model;
+    let matched = format!("width {}, {} blocks", model.d_model, model.n_layers);
+    let shape = match by_budget(config) {
+        (true, _) => "of every model and budget its own".into(),
+        (false, true) => format!("{matched}; in efficiency of every model and budget its own"),
+        (false, false) => matched,
+    };
+    format!(
+        "Shape: {shape}; ResNet-BK has {} experts, {} a token.",
+        model.n_experts, model.top_k
+    )
 }
 
 /// What is trained and evaluated on of one dataset, by its manifest.
