@@ -59,7 +59,7 @@ pub(super) fn remarks(record: &RunRecord) -> Vec<String> {
     let mut remarks = vec![
         format!("{}.", datasets.in_words(&config.datasets)),
         format!(
-            "Perplexity is per token, every token scored once, the state reset after windows of {} tokens (stride = window); carried: from the first token of the held-out text to the last. Bits per byte count the bytes of the raw text.",
+            "Perplexity is per token, every token scored once, the state reset after windows of {} tokens (stride = window); carried: from the first token of every document to its last. Bits per byte count the bytes of the raw text.",
             config.seq_len
         ),
     ];

@@ -14,7 +14,7 @@ use crate::Result;
 pub struct DatasetEntry {
     /// Held-out perplexity per token.
     pub ppl: Option<f64>,
-    /// The same with the state carried through the text.
+    /// The same with the state carried through every document and reset before the next one.
     pub carry_ppl: Option<f64>,
     /// Held-out perplexity per word, where words are defined.
     pub word_ppl: Option<f64>,

@@ -64,7 +64,7 @@ pub struct LongContextMetrics {
     pub memory: Memory,
     /// sha256 of the last weights.
     pub weights_sha256: String,
-    /// sha256 of the window starts in the order in which they were trained on.
+    /// sha256 of the batches' tokens in the order in which they were trained on.
     pub data_order_sha256: String,
 }
 
@@ -212,7 +212,7 @@ pub struct Evaluation {
     pub nll_sum_nats: Finite,
     /// Tokens scored.
     pub n_tokens: u64,
-    /// Bytes of text those tokens stand for.
+    /// Bytes of the text, those of its first token, which is not scored, included.
     pub n_bytes: u64,
     /// Tokens after which the state is reset.
     pub window: usize,

@@ -99,6 +99,7 @@ fn models_are_trained_and_evaluated_on_every_dataset_that_is_here() {
         "3 of 5 datasets are present: wikitext-103, c4, pile",
         "wikitext-2 is not here: bring it with: bkbench data fetch wikitext-2 --data_dir data",
         "ptb is not here: the Penn Treebank (LDC99T42)",
+        "carried: from the first token of every document to its last",
     ] {
         assert!(stdout.contains(part), "{part}: {stdout}");
     }
