@@ -1,5 +1,7 @@
 //! The trials by which learning rates were chosen, as a plain-text table.
 
+use serde_json::Value;
+
 use super::table::aligned;
 use crate::results::{ChosenRate, Finite, Outcome, RunRecord, Tuning};
 
@@ -77,10 +79,31 @@ pub(super) fn procedure(record: &RunRecord) -> String {
             trial.n_steps
         )
     });
-    let text = tuning.and_then(|tuning| tuning.data.get("held_out_rule")?.as_str());
     format!(
         "Every model of a setting was tried at the same learning rates; {steps}; the lowest loss of {} decided, which is not \
          the text that results are reported on.",
-        text.unwrap_or("a text that the record does not name")
+        tuning.map_or_else(String::new, texts)
     )
+}
+
+/// The texts that rates were chosen by, those of one rule together; with their names where there are several rules.
+fn texts(tuning: &Tuning) -> String {
+    let mut by_rule: Vec<(&str, Vec<&str>)> = Vec::new();
+    for manifest in std::iter::once(&tuning.data).chain(&tuning.further_data) {
+        let word = |key: &str| manifest.get(key).and_then(Value::as_str);
+        let rule = word("held_out_rule").unwrap_or("a text that the record does not name");
+        let name = word("name").unwrap_or("not named");
+        match by_rule.iter_mut().find(|(known, _)| *known == rule) {
+            Some((_, names)) if names.contains(&name) => {}
+            Some((_, names)) => names.push(name),
+            None => by_rule.push((rule, vec![name])),
+        }
+    }
+    if let [(rule, _)] = by_rule[..] {
+        return rule.to_owned();
+    }
+    let words = by_rule
+        .iter()
+        .map(|(rule, names)| format!("{rule} ({})", names.join(", ")));
+    words.collect::<Vec<_>>().join(" or ")
 }

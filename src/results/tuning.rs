@@ -25,6 +25,9 @@ pub fn trial_steps(n_steps: u64) -> u64 {
 pub struct Tuning {
     /// Manifest of the text: what was trained on, and, as its evaluation text, what was chosen by.
     pub data: serde_json::Value,
+    /// The same of the further texts of a run that has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_data: Vec<serde_json::Value>,
     /// One entry a benchmark, setting, learning rate and model, in the order in which they ran; its evaluation is of
     /// the text to choose by.
     pub trials: Vec<Cell>,
@@ -51,13 +54,15 @@ pub struct ChosenRate {
 }
 
 impl Tuning {
-    /// Nothing tried yet, on the text of that manifest.
-    pub fn new(data: serde_json::Value) -> Self {
-        Self {
-            data,
+    /// Nothing tried yet, on the texts of these manifests; `None` without any.
+    pub fn new(texts: Vec<serde_json::Value>) -> Option<Self> {
+        let mut texts = texts.into_iter();
+        Some(Self {
+            data: texts.next()?,
+            further_data: texts.collect(),
             trials: Vec::new(),
             chosen: Vec::new(),
-        }
+        })
     }
 
     /// Enters a trial and brings the choices up to date.

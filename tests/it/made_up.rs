@@ -161,7 +161,7 @@ fn nll_by_position(seq_len: usize, breaks: bool) -> Vec<PositionBucket> {
 /// The trials of every model and setting of a record: at each rate of the grid the loss that `nats` gives, of the model
 /// and the rate.
 pub(crate) fn trials(record: &RunRecord, nats: impl Fn(&str, f64) -> f64) -> Tuning {
-    let mut tuning = Tuning::new(json!({"held_out_rule": "made up"}));
+    let mut tuning = Tuning::new(vec![json!({"held_out_rule": "made up"})]).unwrap();
     let template = record.cells.iter().find(|cell| cell.metrics.is_some());
     for cell in &record.cells {
         for rate in GRID {

@@ -8,6 +8,8 @@ use bkbench::results::{
     Cell, GRID, Outcome, RunRecord, RunWriter, TUNING_SEED, Tuning, Warning, problems, trial_steps,
 };
 
+use serde_json::json;
+
 use crate::datasets::{load, named_config, text_config};
 use crate::documents::{json_lines, put, texts, zst};
 use crate::made_up::{self, evaluation, finite, longcontext};
@@ -16,6 +18,31 @@ const TEXT: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/data/pride_and_prejudice.txt"
 );
+
+// ---- what is said ----
+
+#[test]
+fn every_text_that_rates_were_chosen_by_is_named() {
+    let mut record = longcontext(&[512], 2, 20);
+    let text = |name: &str, rule: &str| json!({"name": name, "held_out_rule": rule});
+    let said = |record: &mut RunRecord, texts: Vec<serde_json::Value>| {
+        record.tuning = Tuning::new(texts);
+        bkbench::report::tuning::table(record).unwrap()
+    };
+    let one = said(&mut record, vec![text("a", "the end of it")]);
+    assert!(
+        one.contains("the lowest loss of the end of it decided"),
+        "{one}"
+    );
+    let texts = [("a", "the end of it"), ("b", "a split"), ("c", "a split")];
+    let texts = texts.map(|(name, rule)| text(name, rule));
+    let several = said(&mut record, texts.into());
+    assert!(
+        several.contains("the lowest loss of the end of it (a) or a split (b, c) decided"),
+        "{several}"
+    );
+    assert_eq!(Tuning::new(Vec::new()), None);
+}
 
 // ---- the text ----
 

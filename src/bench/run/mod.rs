@@ -126,9 +126,14 @@ impl Run<'_> {
             self.data()?,
         )?;
         record.datasets = self.datasets()?;
-        let texts = self.parts.iter().find_map(|part| part.to_tune_on.as_ref());
-        let data = texts.map(|text| json(&text.manifest)).transpose()?;
-        record.tuning = data.map(Tuning::new);
+        let mut texts = Vec::new();
+        for text in self.parts.iter().filter_map(|it| it.to_tune_on.as_ref()) {
+            let manifest = json(&text.manifest)?;
+            if !texts.contains(&manifest) {
+                texts.push(manifest);
+            }
+        }
+        record.tuning = Tuning::new(texts);
         record.files = files;
         record.warnings = self.warnings_before(&audits);
         record.audits = audits;
