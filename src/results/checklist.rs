@@ -301,12 +301,28 @@ fn memory(record: &RunRecord) -> Answer {
     (ChecklistStatus::Met, finding, evidence.collect())
 }
 
+/// Seeds that completed, at the setting and of the model of which the fewest did.
 fn n_seeds(record: &RunRecord) -> Answer {
-    let count = record.config.seeds.count;
+    let planned = record.config.seeds.count;
+    let ways = record.ways();
+    let summaries = ways.iter().flat_map(|way| &way.summaries);
+    let least = summaries.min_by_key(|summary| summary.n_seeds);
+    let n_missing = record.n_missing();
+    let finding = match least {
+        _ if n_missing > 0 => format!("{planned} seed(s), and {n_missing} cell(s) have not run"),
+        Some(least) if (least.n_seeds as u64) < planned => format!(
+            "{planned} seed(s), of which {} completed for {} at {}",
+            least.n_seeds,
+            least.model,
+            least.setting()
+        ),
+        _ => format!("{planned} seed(s)"),
+    };
+    let completed = least.map_or(0, |least| least.n_seeds as u64);
     (
-        met_if(count >= SEEDS_FOR_A_CLAIM),
-        format!("{count} seed(s)"),
-        vec!["/config/seeds/count".into()],
+        met_if(n_missing == 0 && completed >= SEEDS_FOR_A_CLAIM),
+        finding,
+        vec!["/config/seeds/count".into(), "/summaries".into()],
     )
 }
 

@@ -6,7 +6,7 @@ use bkbench::results::{
 };
 use bkbench::units::Bytes;
 
-use crate::made_up::{longcontext, noise, with_nll};
+use crate::made_up::{diverged, longcontext, noise, with_nll};
 
 /// A run of which every item is met.
 pub(crate) fn exemplary() -> RunRecord {
@@ -70,7 +70,13 @@ fn every_item_of_the_checklist_follows_from_the_record() {
     };
     assert_eq!(edited(|r| r.config.train.learning_rate = 1.0), [1]);
     assert_eq!(edited(|r| r.audits.clear()), [2, 12]);
-    assert_eq!(edited(|r| drop(r.cells.pop())), [3]);
+    assert_eq!(edited(|r| drop(r.cells.pop())), [3, 7]);
+    let diverged_once = |r: &mut RunRecord| {
+        r.cells[0].outcome = diverged(30);
+        r.cells[0].metrics.as_mut().unwrap().evaluation = None;
+        r.derive();
+    };
+    assert_eq!(edited(diverged_once), [7], "four of five seeds completed");
     let other_order = |r: &mut RunRecord| {
         r.cells[1].metrics.as_mut().unwrap().data_order_sha256 = "11".into();
     };
@@ -88,7 +94,7 @@ fn every_item_of_the_checklist_follows_from_the_record() {
     assert_eq!(edited(|r| r.files.keep_checkpoints = false), [12]);
     assert_eq!(
         edited(|r| r.cells.clear()),
-        [3, 6, 8, 9, 10, 11],
+        [3, 6, 7, 8, 9, 10, 11],
         "nothing has run"
     );
     let few = with_nll(&longcontext(&[512], 4, 200), |cell| 2.0 + 0.1 * noise(cell));
