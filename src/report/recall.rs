@@ -1,22 +1,29 @@
 //! The recall probe as a plain-text table.
 
-use crate::results::{RecallResult, RecallVerdict, RunRecord};
-use crate::stats;
+use super::table::aligned_rows;
+use crate::results::{RecallBucket, RecallResult, RecallVerdict, RunRecord};
+use crate::stats::{self, Interval};
 
-/// Accuracy by distance (rows) and model (columns): means over the seeds that were measured, `-` where there is none;
-/// then what the probe's controls say. `None` where the probe did not run.
+/// Accuracy by distance (rows) and model (columns): means over the seeds that were measured with their 95 % t interval, that of
+/// one seed over its sequences, `-` where there is none; then what the probe's controls say. `None` where the probe did not
+/// run.
 pub fn table(record: &RunRecord) -> Option<String> {
     let verdict = verdict(record)?;
     let (models, rows) = rows(record);
-    let head = models.iter().map(|model| format!("{model:>12}"));
-    let mut lines = vec![format!("recall over{}", head.collect::<String>())];
-    for (distance, accuracies) in rows {
-        let cells = accuracies.iter().map(|accuracy| format!("{accuracy:>12}"));
-        lines.push(format!("{distance:>11}{}", cells.collect::<String>()));
-    }
+    let head = std::iter::once("recall over".to_owned()).chain(models);
+    let rows = rows.into_iter().map(|(distance, accuracies)| {
+        let distance = std::iter::once(distance.to_string());
+        distance.chain(accuracies).collect()
+    });
+    let rows: Vec<Vec<String>> = std::iter::once(head.collect()).chain(rows).collect();
+    let mut lines = aligned_rows(&rows);
+    lines.push(INTERVALS.to_owned());
     lines.push(verdict);
     Some(lines.join("\n") + "\n")
 }
+
+/// What the intervals of [`rows`] are.
+pub(super) const INTERVALS: &str = "Means over n seeds with the 95 % t interval, of one seed over its sequences; none where no two values differ.";
 
 /// What the probe's controls say; `None` where it did not run.
 pub(super) fn verdict(record: &RunRecord) -> Option<String> {
@@ -27,8 +34,8 @@ pub(super) fn verdict(record: &RunRecord) -> Option<String> {
     Some(format!("Chance is 1/64 = 0.016. The probe is {verdict}."))
 }
 
-/// The models, and by distance the accuracy of each.
-pub(super) fn rows(record: &RunRecord) -> (Vec<&str>, Vec<(usize, Vec<String>)>) {
+/// The models, each with its number of seeds, and by distance the accuracy of each.
+pub(super) fn rows(record: &RunRecord) -> (Vec<String>, Vec<(usize, Vec<String>)>) {
     let mut models: Vec<&str> = Vec::new();
     let mut distances: Vec<usize> = Vec::new();
     for result in &record.recall {
@@ -44,23 +51,36 @@ pub(super) fn rows(record: &RunRecord) -> (Vec<&str>, Vec<(usize, Vec<String>)>)
         }
     }
     let row = |distance| {
-        let of_model = |model: &&str| {
-            let accuracy = accuracy(&record.recall, model, distance);
-            accuracy.map_or("-".to_owned(), |it| format!("{it:.3}"))
-        };
+        let of_model = |model: &&str| accuracy(&record.recall, model, distance);
         (distance, models.iter().map(of_model).collect())
     };
     let rows = distances.into_iter().map(row).collect();
-    (models, rows)
+    let head = |model: &&str| {
+        let measured = |it: &&RecallResult| it.model == *model && !it.buckets.is_empty();
+        let n = record.recall.iter().filter(measured).count();
+        format!("{model} (n = {n})")
+    };
+    (models.iter().map(head).collect(), rows)
 }
 
-fn accuracy(results: &[RecallResult], model: &str, distance: usize) -> Option<f64> {
-    let accuracies: Vec<f64> = results
+fn accuracy(results: &[RecallResult], model: &str, distance: usize) -> String {
+    let buckets: Vec<&RecallBucket> = results
         .iter()
         .filter(|result| result.model == model)
         .flat_map(|result| &result.buckets)
         .filter(|bucket| bucket.distance == distance)
-        .map(|bucket| bucket.accuracy.get())
         .collect();
-    stats::mean(&accuracies)
+    let accuracies: Vec<f64> = buckets.iter().map(|it| it.accuracy.get()).collect();
+    let Some(mean) = stats::mean(&accuracies) else {
+        return "-".into();
+    };
+    let interval = match buckets[..] {
+        [bucket] => bucket.interval,
+        _ => stats::t_interval(&accuracies).filter(|it| it.low < it.high),
+    };
+    let interval = interval.map_or(String::new(), |Interval { low, high }| {
+        // No accuracy lies beyond these.
+        format!(" [{:.3}, {:.3}]", low.max(0.0), high.min(1.0))
+    });
+    format!("{mean:.3}{interval}")
 }

@@ -351,10 +351,26 @@ fn an_entry_is_named_by_what_determines_it_and_the_table_shows_it() {
     record.push_recall(result("no-mixer", 42, 0.015, 2));
     assert_eq!(record.recall_verdict, Some(RecallVerdict::Sound));
     let table = report::recall::table(&record).unwrap();
-    assert!(
-        table.contains("mamba") && table.contains("0.950") && table.contains("sound"),
-        "{table}"
-    );
+    for part in ["mamba (n = 1)", "0.950", "sound"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+    assert!(!table.contains('['), "no two sequences differ: {table}");
+    // Of one seed over its sequences, of several over seeds: 1 and 0.8 give 0.9 +- 12.706 * 0.1.
+    let mut of_sequences = result("resnetbk", 42, 0.5, 3);
+    of_sequences.buckets = vec![RecallBucket::of(16, &[0.875, 1.0, 1.0, 1.0]).unwrap()];
+    record.push_recall(of_sequences);
+    for (seed, accuracy) in [(42, 1.0), (43, 0.8)] {
+        record.push_recall(result("transformer", seed, accuracy, 3));
+    }
+    let table = report::recall::table(&record).unwrap();
+    for part in [
+        "resnetbk (n = 1)",
+        "0.969 [0.869, 1.000]",
+        "transformer (n = 2)",
+        "0.900 [0.000, 1.000]",
+    ] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
 
     let config = ModelConfig::default();
     let parameters = result("mamba", 1, 1.0, 0).parameters;

@@ -234,8 +234,10 @@ fn recalled(record: &RunRecord) -> Vec<Block> {
     });
     vec![
         Block::Table(Table {
-            caption: "The recall probe: part of the values found again, by distance in tokens"
-                .into(),
+            caption: format!(
+                "The recall probe: part of the values found again, by distance in tokens. {}",
+                recall::INTERVALS
+            ),
             columns,
             rows: rows.collect(),
         }),
