@@ -1,9 +1,12 @@
 //! Plots of made-up results.
 
+use bkbench::quant::BitWidth;
 use bkbench::report::plot::stability::{Options, draw};
-use bkbench::report::plot::{Drawing, Format};
+use bkbench::report::plot::{Drawing, Format, multidataset, quantization};
 use bkbench::report::table::table;
-use bkbench::results::{GuideResults, Outcome, ResultsFile, RunRecord};
+use bkbench::results::{
+    DatasetEntry, GuideResults, MultidatasetGuide, Outcome, ResultsFile, RunRecord, Warning,
+};
 
 use crate::made_up;
 
@@ -204,6 +207,64 @@ fn lengths_without_results_are_noted_and_none_at_all_is_refused() {
     )
     .unwrap_err();
     assert_eq!(error.exit_code(), 2);
+}
+
+#[test]
+fn a_single_width_shows_its_interval_as_a_bar() {
+    let record = ResultsFile::Record(Box::new(crate::report::quantization()));
+    let svg = |bit_widths| {
+        let options = quantization::Options {
+            bit_widths,
+            annotate_threshold: None,
+            show_confidence_intervals: true,
+        };
+        quantization::draw(&record, &options).unwrap().svg
+    };
+    let single = svg(vec![BitWidth::Int8]);
+    assert!(single.contains("bars: 95 % t interval"), "{single}");
+    assert!(!svg(Vec::new()).contains("bars"));
+}
+
+#[test]
+fn what_forbids_a_claim_stands_below_every_plot() {
+    let mut record = crate::report::quantization();
+    let note = Warning::DeviceNote {
+        note: "a note".into(),
+    };
+    record.warnings = vec![note.clone(), note];
+    record.warnings.push(Warning::FewSeeds { count: 2 });
+    let options = quantization::Options {
+        bit_widths: Vec::new(),
+        annotate_threshold: None,
+        show_confidence_intervals: true,
+    };
+    let record = ResultsFile::Record(Box::new(record));
+    let svg = quantization::draw(&record, &options).unwrap().svg;
+    assert!(svg.contains("spread"), "{svg}");
+    assert!(!svg.contains("a note"));
+}
+
+#[test]
+fn seeds_that_differ_by_dataset_are_given_as_a_range() {
+    let entry = |n_seeds| DatasetEntry {
+        ppl: Some(4.0),
+        carry_ppl: None,
+        word_ppl: None,
+        bits_per_byte: None,
+        unigram_ppl: None,
+        trained_on: "c4".into(),
+        n_seeds,
+        ci95: None,
+    };
+    let on = |name: &str, n_seeds| (name.to_owned(), vec![("mamba".to_owned(), entry(n_seeds))]);
+    let guide = MultidatasetGuide {
+        datasets: vec![on("c4", 5), on("ptb", 3)],
+    };
+    let options = multidataset::Options {
+        show_confidence_intervals: true,
+    };
+    let drawing = multidataset::draw(&ResultsFile::Multidataset(guide), options).unwrap();
+    assert!(drawing.svg.contains("mamba (n = 3 to 5)"));
 }
 
 #[test]

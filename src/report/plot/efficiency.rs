@@ -1,10 +1,10 @@
 //! Held-out perplexity against FLOPs.
 
-use super::Drawing;
 use super::figure::{Band, Figure, Key, Line, Mark, NEUTRAL, NEUTRAL_LIGHT, Panel, Sample, colour};
+use super::{Drawing, footer};
 use crate::config::BudgetUnit;
 use crate::report::efficiency::ratio_in_words;
-use crate::results::{EfficiencyEntry, EfficiencyGuide, ResultsFile, problems};
+use crate::results::{EfficiencyEntry, EfficiencyGuide, ResultsFile};
 use crate::{Error, Result};
 
 /// What to draw.
@@ -39,7 +39,6 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
     let (guide, about) = match results {
         ResultsFile::Record(record) => {
             of_record = EfficiencyGuide::new(record);
-            let warnings = record.warnings.iter().map(ToString::to_string);
             let about = About {
                 unit: record.config.efficiency.budget_unit,
                 ratio: record.efficiency_ratio.as_ref().map(ratio_in_words),
@@ -47,11 +46,7 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
                     let nats = cell.metrics.as_ref()?.three_gram_ce_nats?;
                     Some(nats.get().exp())
                 }),
-                footer: problems(record)
-                    .into_iter()
-                    .chain(warnings.take(2))
-                    .collect::<Vec<_>>()
-                    .join(".  "),
+                footer: footer(record),
             };
             (&of_record, about)
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree, fontdb};
 
-use crate::results::write_whole;
+use crate::results::{RunRecord, Warning, problems, write_whole};
 use crate::{Error, Result};
 
 /// Width and height of a drawing, in SVG pixels.
@@ -56,6 +56,36 @@ impl Format {
             )),
         }
     }
+}
+
+/// What stands below the drawing of a record: what makes it less than it says, and what to know of its numbers.
+fn footer(record: &RunRecord) -> String {
+    let caveats = record.warnings.iter().filter(|warning| {
+        matches!(
+            warning,
+            Warning::TooFewSteps { .. }
+                | Warning::NotCausal { .. }
+                | Warning::SoftwareAdapter { .. }
+                | Warning::FewSeeds { .. }
+                | Warning::GivenWeights { .. }
+        )
+    });
+    problems(record)
+        .into_iter()
+        .chain(caveats.map(ToString::to_string))
+        .collect::<Vec<_>>()
+        .join(".  ")
+}
+
+/// `3`, or `0 to 3` where the numbers of completed seeds differ.
+fn n_seeds(counts: impl Iterator<Item = usize>) -> Option<String> {
+    let counts: Vec<usize> = counts.collect();
+    let (least, most) = (counts.iter().min()?, counts.iter().max()?);
+    Some(if least == most {
+        least.to_string()
+    } else {
+        format!("{least} to {most}")
+    })
 }
 
 /// A finished drawing.

@@ -1,8 +1,8 @@
 //! Held-out perplexity on each dataset.
 
-use super::Drawing;
 use super::figure::{Figure, Key, Line, Mark, NEUTRAL, Panel, Sample, colour};
-use crate::results::{DatasetEntry, MultidatasetGuide, ResultsFile, problems};
+use super::{Drawing, footer, n_seeds};
+use crate::results::{MultidatasetGuide, ResultsFile};
 use crate::{Error, Result};
 
 /// Distance between the models of a dataset; the distance between datasets is 1.
@@ -28,10 +28,7 @@ pub fn draw(results: &ResultsFile, options: Options) -> Result<Drawing> {
             let datasets = record.datasets.as_ref();
             let present =
                 datasets.map_or(String::new(), |it| format!("{}.  ", it.in_words(wanted)));
-            let warnings = record.warnings.iter().map(ToString::to_string);
-            let lines = problems(record).into_iter().chain(warnings.take(2));
-            let footer = lines.collect::<Vec<_>>().join(".  ");
-            (&of_record, present, footer)
+            (&of_record, present, footer(record))
         }
         ResultsFile::Multidataset(guide) => (guide, String::new(), String::new()),
         _ => return Err(nothing("are those of another benchmark")),
@@ -119,19 +116,17 @@ fn figure(guide: &MultidatasetGuide, options: Options) -> Figure {
         colour,
         sample,
     };
-    let n_seeds = |model: &str| {
+    let n = |model: &str| {
         let entries = guide.datasets.iter().flat_map(|(_, entries)| entries);
-        let mut of_model = entries.filter(|(name, _)| name == model);
-        of_model
-            .next()
-            .map_or(0, |(_, entry): &(_, DatasetEntry)| entry.n_seeds)
+        let of_model = entries.filter(|(name, _)| name == model);
+        n_seeds(of_model.map(|(_, entry)| entry.n_seeds)).unwrap_or("0".into())
     };
     let mut legend: Vec<Key> = models
         .iter()
         .enumerate()
         .map(|(i, model)| {
             key(
-                format!("{model} (n = {})", n_seeds(model)),
+                format!("{model} (n = {})", n(model)),
                 colour(i),
                 Sample::Line,
             )

@@ -1,10 +1,10 @@
 //! Held-out perplexity against the width of the weights.
 
-use super::Drawing;
 use super::figure::{Band, Figure, Key, Line, Mark, NEUTRAL, Panel, Sample, colour};
+use super::{Drawing, footer, n_seeds};
 use crate::config::Benchmark;
 use crate::quant::BitWidth;
-use crate::results::{QuantizationGuide, QuantizedEntry, ResultsFile, problems};
+use crate::results::{QuantizationGuide, QuantizedEntry, ResultsFile};
 use crate::{Error, Result};
 
 /// What to draw.
@@ -27,9 +27,7 @@ pub fn draw(results: &ResultsFile, options: &Options) -> Result<Drawing> {
     let (guide, footer) = match results {
         ResultsFile::Record(record) => {
             of_record = QuantizationGuide::new(&record.only(Benchmark::Quantization));
-            let warnings = record.warnings.iter().map(ToString::to_string);
-            let lines = problems(record).into_iter().chain(warnings.take(2));
-            (&of_record, lines.collect::<Vec<_>>().join(".  "))
+            (&of_record, footer(record))
         }
         ResultsFile::Quantization(guide) => (guide, String::new()),
         _ => {
@@ -87,17 +85,17 @@ fn figure(
         ..Panel::default()
     };
     let mut legend = Vec::new();
-    let mut has_intervals = false;
+    let mut has_bars = false;
     for (i, model) in models.iter().enumerate() {
         let colour = colour(i);
-        let mut n_seeds = None;
+        let mut counts = Vec::new();
         let (mut points, mut band) = (Vec::new(), Vec::new());
         for (k, width) in shown.iter().enumerate() {
             let Some(entry) = entry(guide, *width, model) else {
                 continue;
             };
             let x = k as f64;
-            n_seeds = n_seeds.or(entry.n_seeds);
+            counts.extend(entry.n_seeds);
             let Some(ppl) = entry.ppl else {
                 panel
                     .notes
@@ -122,22 +120,36 @@ fn figure(
             dashed: false,
             points,
         });
-        if options.show_confidence_intervals && !band.is_empty() {
-            has_intervals = true;
-            panel.bands.push(Band {
+        match band[..] {
+            _ if !options.show_confidence_intervals || band.is_empty() => {}
+            // A band of one point has no width.
+            [(x, low, high)] => {
+                has_bars = true;
+                panel.lines.push(Line {
+                    colour,
+                    width: 2,
+                    dashed: false,
+                    points: vec![(x, low), (x, high)],
+                });
+            }
+            _ => panel.bands.push(Band {
                 colour,
                 points: band,
-            });
+            }),
         }
-        let n = n_seeds.map_or(String::new(), |n| format!(" (n = {n})"));
+        let n = n_seeds(counts.into_iter());
+        let n = n.map_or(String::new(), |n| format!(" (n = {n})"));
         legend.push(Key {
             label: format!("{model}{n}"),
             colour,
             sample: Sample::Line,
         });
     }
-    if has_intervals {
+    if !panel.bands.is_empty() {
         legend.push(key("95 % t interval", Sample::Band));
+    }
+    if has_bars {
+        legend.push(key("bars: 95 % t interval", Sample::Line));
     }
     if panel.marks.iter().any(|mark| mark.cross) {
         legend.push(key("no better than token frequencies", Sample::Cross));

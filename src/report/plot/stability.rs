@@ -6,12 +6,11 @@
 
 use plotters::style::RGBColor;
 
-use super::Drawing;
 use super::figure::{Band, Figure, Key, Line, Mark, NEUTRAL, NEUTRAL_LIGHT, Panel, Sample, colour};
+use super::{Drawing, footer, n_seeds};
 use crate::config::{Budget, MatchBasis};
 use crate::results::{
-    Cell, Curves, Finite, GuideEntry, GuideResults, Outcome, ResultsFile, RunRecord, Warning,
-    problems,
+    Cell, Curves, Finite, GuideEntry, GuideResults, Outcome, ResultsFile, RunRecord,
 };
 use crate::stats::Estimate;
 use crate::units::Count;
@@ -167,16 +166,8 @@ fn of_record(record: &RunRecord, shown: &[usize], options: &Options) -> Figure {
                 .summaries
                 .iter()
                 .filter(|summary| summary.model == *model);
-            let counts = lengths(
-                completed
-                    .filter(|s| shown.contains(&s.seq_len))
-                    .map(|s| s.n_seeds),
-            );
-            let n = match counts[..] {
-                [] => "0".into(),
-                [n] => n.to_string(),
-                [least, .., most] => format!("{least} to {most}"),
-            };
+            let completed = completed.filter(|s| shown.contains(&s.seq_len));
+            let n = n_seeds(completed.map(|s| s.n_seeds)).unwrap_or("0".into());
             Key {
                 label: format!("{model} (n = {n})"),
                 colour: colour(i),
@@ -421,23 +412,6 @@ fn subtitle(record: &RunRecord, models: &[&str]) -> String {
         config.data.tokenizer,
         config.train.batch_size
     )
-}
-
-fn footer(record: &RunRecord) -> String {
-    let caveats = record.warnings.iter().filter(|warning| {
-        matches!(
-            warning,
-            Warning::TooFewSteps { .. }
-                | Warning::NotCausal { .. }
-                | Warning::SoftwareAdapter { .. }
-                | Warning::FewSeeds { .. }
-        )
-    });
-    problems(record)
-        .into_iter()
-        .chain(caveats.map(ToString::to_string))
-        .collect::<Vec<_>>()
-        .join(".  ")
 }
 
 /// Final loss against length: all that the guide's JSON holds.
