@@ -10,7 +10,7 @@ use bkbench::report::document::{Block, Cell, Column, Document, Kind, Table};
 use bkbench::report::{csv, statistics};
 use bkbench::results::{
     AtWidth, AuditReport, AuditedWeights, Claim, DivergenceCause, Finding, Finite, Leak,
-    LeakSearch, ModelSize, Outcome, QuantizationMetrics, RunRecord, RunWriter,
+    LeakSearch, ModelSize, OnDataset, Outcome, QuantizationMetrics, RunRecord, RunWriter,
     SCHEMA_VERSION, Sensitivity, Warning, comparisons,
 };
 use bkbench::units::Bytes;
@@ -513,6 +513,46 @@ fn a_field_is_neither_two_fields_nor_a_formula() {
     for text in [csv::summaries(&runs), csv::cells(&runs)] {
         let row = text.lines().nth(1).unwrap();
         assert!(row.starts_with("\"'=1+1,\"\"x\"\"\",longcontext,"), "{row}");
+    }
+}
+
+/// Fields of a line, quoted ones without their quotes.
+fn unquoted(line: &str) -> Vec<String> {
+    let (mut fields, mut in_quotes) = (vec![String::new()], false);
+    for letter in line.chars() {
+        match letter {
+            '"' => in_quotes = !in_quotes,
+            ',' if !in_quotes => fields.push(String::new()),
+            _ => fields.last_mut().unwrap().push(letter),
+        }
+    }
+    fields
+}
+
+#[test]
+fn a_setting_stands_in_one_column_whatever_its_name() {
+    let name = "text:a,b.txt";
+    let mut record = made_up::changed(&longcontext(2), |cell| {
+        cell.on_dataset = Some(OnDataset {
+            dataset: name.into(),
+            trained_on: name.into(),
+            n_words: None,
+            carry: None,
+        });
+        true
+    });
+    record.derive();
+    let runs = [("run".to_owned(), record)];
+    for text in [csv::summaries(&runs), csv::cells(&runs)] {
+        let mut lines = text.split_terminator("\r\n").map(unquoted);
+        let heads = lines.next().unwrap();
+        let at: Vec<usize> = (0..heads.len())
+            .filter(|&i| heads[i] == "setting")
+            .collect();
+        assert_eq!(at.len(), 1, "{heads:?}");
+        for row in lines {
+            assert_eq!((row.len(), row[at[0]].as_str()), (heads.len(), name));
+        }
     }
 }
 
