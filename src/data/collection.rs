@@ -37,6 +37,27 @@ pub fn absent(names: &[String], config: &DataConfig) -> Result<Vec<AbsentDataset
     Ok(absent)
 }
 
+/// Whether [`Collection::load`] would read the text that `config` itself names: none of the datasets `names` that are here
+/// has a training split.
+///
+/// # Errors
+/// As [`absent`].
+pub fn reads_own_text(names: &[String], config: &DataConfig) -> Result<bool> {
+    let absent = absent(names, config)?;
+    for name in names {
+        let is_here = absent.iter().all(|absent| absent.name != *name);
+        let of = DataConfig {
+            dataset: name.clone(),
+            text: None,
+            ..config.clone()
+        };
+        if is_here && has_training_split(&of)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 impl Collection {
     /// Loads the datasets `names` with the settings of `config`; where none of them is here, the text that `config`
     /// itself names. Of a dataset that `config` does not name, `train_tokens` tokens are read where `config` sets no

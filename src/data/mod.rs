@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 pub use batches::{Batch, Batches, EvalWindow, eval_windows};
 pub use cache::cache_dir;
-pub use collection::{Collection, absent};
+pub use collection::{Collection, absent, reads_own_text};
 pub use corpus::{Corpus, HeldOut, HeldOutManifest};
 pub use documents::{Documents, Form};
 pub use stream::TextStream;

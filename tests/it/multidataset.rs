@@ -312,6 +312,29 @@ fn a_run_goes_on_and_is_replayed_where_its_datasets_have_been_moved() {
     assert!(replayed.contains(" 0 differ"), "{replayed}");
 }
 
+#[test]
+fn a_text_that_would_not_be_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(&dir.join("data"));
+    let run = "run --config settings.toml --dry-run --device wgpu:99 --data_dir data";
+    let planned = |flags: &str| bkbench(dir, &format!("{run} --text {TEXT} {flags}"));
+    let refused = planned("--benchmark multidataset");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("--text: would not be read"), "{said}");
+    for flags in [
+        // Nothing of these can be trained on.
+        "--benchmark multidataset --datasets pile wikitext-2",
+        "--benchmark quantization",
+        "--all",
+    ] {
+        let planned = planned(flags);
+        let said = String::from_utf8_lossy(&planned.stderr).into_owned();
+        assert_eq!(planned.status.code(), Some(0), "{flags}: {said}");
+    }
+}
+
 fn collect(names: &[&str], config: &DataConfig, cache: &Path) -> Vec<Dataset> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let found = Collection::load(&names, config, Some(500), cache, &mut |_| {}).unwrap();

@@ -345,6 +345,22 @@ impl Args {
         Ok(())
     }
 
+    /// Refuses a text that the datasets of the run leave unread.
+    fn refuse_unread(config: &Config) -> Result<()> {
+        let names = &config.multidataset.datasets;
+        if config.benchmarks != [Benchmark::Multidataset]
+            || config.data.text.is_none()
+            || data::reads_own_text(names, &config.data)?
+        {
+            return Ok(());
+        }
+        Err(Error::bad_input(
+            "--text",
+            "would not be read: the multidataset benchmark runs on the datasets that are here, and one of them is trained on",
+            "leave it out, name a --data_dir without them, or give another --benchmark",
+        ))
+    }
+
     /// The resolved configuration.
     pub(super) fn resolve(&self) -> Result<Config> {
         let config = Config::resolve(
@@ -359,6 +375,7 @@ impl Args {
         for name in &config.multidataset.datasets {
             data::check_name(name)?;
         }
+        Self::refuse_unread(&config)?;
         Ok(config)
     }
 }
