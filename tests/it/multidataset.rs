@@ -335,6 +335,18 @@ fn a_text_that_would_not_be_read_is_refused() {
     }
 }
 
+#[test]
+fn trials_are_counted_on_every_dataset() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(&dir.join("data"));
+    let line = "run --benchmark multidataset --config settings.toml --data_dir data --fairness equal_tuning --dry-run \
+                --device wgpu:99";
+    let planned = succeeds(dir, line);
+    // Four rates, two models, three datasets that are here.
+    assert!(planned.contains("equal tuning: 24 trials"), "{planned}");
+}
+
 fn collect(names: &[&str], config: &DataConfig, cache: &Path) -> Vec<Dataset> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let found = Collection::load(&names, config, Some(500), cache, &mut |_| {}).unwrap();

@@ -322,7 +322,14 @@ fn without_times(cells: &[Cell]) -> Vec<Cell> {
 #[test]
 fn a_run_in_both_ways_tries_chooses_and_reports_and_goes_on_where_it_stopped() {
     let dir = tempfile::tempdir().unwrap();
-    let stdout = printed(dir.path(), &line("--fairness identical equal_tuning"));
+    let loud = line("--fairness identical equal_tuning").replace(" --quiet", "");
+    let output = bkbench(dir.path(), &loud);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    // 8 steps of 2 x 32 tokens, 2 models and seeds, in 2 ways; trials of 2 steps, 4 rates and 2 models.
+    let said = "4 cells in each of two ways, about 5,120 training tokens in all with the trials of learning rates";
+    assert!(stderr.contains(said), "{stderr}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
     assert!(
         stdout.contains("Learning rates, chosen for each model by the same trials"),
         "{stdout}"

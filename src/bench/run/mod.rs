@@ -20,7 +20,7 @@ use crate::hardware::Hardware;
 use crate::models::checkpoint::{Description, Loaded, TokenizerHint};
 use crate::models::registry::ModelShape;
 use crate::results::{
-    AbsentDataset, AuditReport, CellKey, Datasets, Files, Finite, RunRecord, RunWriter,
+    AbsentDataset, AuditReport, CellKey, Datasets, Files, Finite, GRID, RunRecord, RunWriter,
     TrainingKey, Tuning, Warning, kernel_drift,
 };
 use crate::train::{CheckpointFolder, Interrupt};
@@ -166,18 +166,28 @@ impl Run<'_> {
         }))
     }
 
-    /// Tokens trained on in all, equal trainings counted once.
+    /// Tokens trained on in all cells and trials, in every way of setting learning rates, equal trainings counted once: the
+    /// trials of the grid alone, and as if every rate that is chosen were another than the common one. The recall probe comes
+    /// on top.
     ///
     /// # Errors
     /// If what names a training has no JSON form.
     pub fn n_train_tokens(&self) -> Result<u64> {
-        let mut trainings = BTreeMap::new();
-        for point in self.parts.iter().flat_map(Part::points) {
-            let Part { config, grid, .. } = point.part;
-            let a_step = (config.train.batch_size * point.seq_len) as u64;
-            trainings.insert(point.ids()?.training, grid.n_steps * a_step);
+        let a_way = n_tokens(self.parts)?;
+        let ways = (self.config.fairness.len() as u64).saturating_mul(a_way);
+        if !self.config.fairness.contains(&Fairness::EqualTuning) {
+            return Ok(ways);
         }
-        Ok(trainings.values().sum())
+        let settings = self.parts.iter().flat_map(|part| {
+            let settings = part.grid.settings.iter();
+            settings.map(move |setting| (part, setting))
+        });
+        let trials = settings.flat_map(|(part, setting)| {
+            let rates = GRID.into_iter();
+            rates.filter_map(move |rate| part.trials(setting, rate))
+        });
+        let trials = n_tokens(&trials.collect::<Vec<Part>>())?;
+        Ok(ways.saturating_add(trials))
     }
 
     /// Trains and evaluates every cell that the record does not hold yet, in every way of setting learning rates, then
@@ -328,6 +338,18 @@ impl Point<'_> {
             .id()?;
         Ok(Ids { cell, training })
     }
+}
+
+/// Tokens that the cells of `parts` are trained on, equal trainings counted once.
+fn n_tokens(parts: &[Part]) -> Result<u64> {
+    let mut trainings = BTreeMap::new();
+    let points = parts.iter().flat_map(Part::points);
+    for point in points.filter(|point| point.planned.misfit.is_none()) {
+        let Part { config, grid, .. } = point.part;
+        let a_step = (config.train.batch_size * point.seq_len) as u64;
+        trainings.insert(point.ids()?.training, grid.n_steps.saturating_mul(a_step));
+    }
+    Ok(trainings.into_values().fold(0, u64::saturating_add))
 }
 
 fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {

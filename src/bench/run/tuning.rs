@@ -26,7 +26,7 @@ impl Part {
     }
 
     /// The trials of a setting at a learning rate; `None` where there is no text for them.
-    fn trials(&self, setting: &Setting, learning_rate: f64) -> Option<Self> {
+    pub(super) fn trials(&self, setting: &Setting, learning_rate: f64) -> Option<Self> {
         let mut part = self.at_rate(learning_rate);
         part.dataset = self.to_tune_on.clone()?;
         part.three_gram_ce_nats = None;

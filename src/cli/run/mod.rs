@@ -10,6 +10,7 @@ use super::progress::Reporter;
 use super::session::{Session, finish, machine, on_signals};
 use crate::bench::Progress;
 use crate::bench::run::Checkpoints;
+use crate::config::Fairness;
 use crate::results::{Files, GuideFile, RunWriter, Warning};
 use crate::units::Count;
 use crate::{Error, Result};
@@ -56,8 +57,13 @@ pub fn run(args: &Args, quiet: bool) -> anyhow::Result<()> {
     let run = session.run(&checkpoints, &interrupt);
     let mut record = run.record(files, audits)?;
     record.machine = Some(machine);
+    let (ways, trials) = match config.fairness[..] {
+        [Fairness::Identical] => ("", ""),
+        [_] => ("", " with the trials of learning rates"),
+        _ => (" in each of two ways", " with the trials of learning rates"),
+    };
     progress.message(&format!(
-        "{}: {} cells, {} training tokens in all, on {}",
+        "{}: {} cells{ways}, about {} training tokens in all{trials}, on {}",
         dir.display(),
         Count(record.n_cells()),
         Count(run.n_train_tokens()?),

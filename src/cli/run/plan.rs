@@ -332,7 +332,6 @@ impl PlannedBenchmark {
     fn seconds(&self) -> Option<f64> {
         let models = self.settings.iter().flat_map(|setting| &setting.models);
         let a_seed: Option<f64> = models.map(|model| model.seconds).sum();
-        let n_texts = self.datasets.map_or(1, |[present, _]| present);
         let n_cells = self.n_seeds as f64 * self.fairness.len() as f64;
         // A trial takes a quarter of the steps.
         let trials = if self.fairness.contains(&Fairness::EqualTuning) {
@@ -340,7 +339,12 @@ impl PlannedBenchmark {
         } else {
             0.0
         };
-        Some(a_seed? * (n_cells + trials) * n_texts as f64)
+        Some(a_seed? * (n_cells + trials) * self.n_texts() as f64)
+    }
+
+    /// Datasets, or the run's own text where none is here.
+    fn n_texts(&self) -> usize {
+        self.datasets.map_or(1, |[present, _]| present.max(1))
     }
 
     /// What tuning adds to the cells, where there is any.
@@ -352,7 +356,7 @@ impl PlannedBenchmark {
             }
             _ => return Ok(()),
         };
-        let trials = GRID.len() * self.settings.len() * self.names().len();
+        let trials = GRID.len() * self.settings.len() * self.n_texts() * self.names().len();
         writeln!(
             f,
             "  equal tuning: {trials} trials of a quarter of the steps, more where the best learning rate lies at the edge; then {ways}"
