@@ -399,6 +399,12 @@ impl ModelShape {
         }
     }
 
+    /// Forward FLOPs of a token without the head, as they are matched and compared: at one length for all.
+    pub fn matched_flops_per_token(&self) -> usize {
+        let flops = self.forward_flops_per_token(MATCHED_SEQ_LEN);
+        flops.without_head.round() as usize
+    }
+
     /// FLOPs of the forward and backward pass of a training, a token of one sequence of `seq_len`, at most where that
     /// depends on the token. Sums of gradients that meet are left out; a test holds it within 2 % of what a step
     /// registers.
@@ -435,10 +441,7 @@ pub fn matched_shapes(
     let basis = |shape: &ModelShape| match config.match_basis {
         MatchBasis::Total => shape.parameters().non_embedding,
         MatchBasis::Active => shape.parameters().active,
-        MatchBasis::Flops => {
-            let flops = shape.forward_flops_per_token(MATCHED_SEQ_LEN);
-            flops.without_head.round() as usize
-        }
+        MatchBasis::Flops => shape.matched_flops_per_token(),
     };
     if models.contains(&Architecture::ResNetBkMh) && !config.d_model.is_multiple_of(4) {
         return Err(Error::Config {

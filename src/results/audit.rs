@@ -119,6 +119,9 @@ pub enum Finding {
         total_ratio: Finite,
         /// The same of those that a token uses, embedding left out.
         active_ratio: Finite,
+        /// The same of forward FLOPs a token, head left out; absent in records of programs that did not compare them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        flops_ratio: Option<Finite>,
     },
     /// The kernels of this device against the sequential oracle.
     Kernels {
@@ -224,8 +227,12 @@ impl Finding {
             Self::Matching {
                 total_ratio,
                 active_ratio,
+                flops_ratio,
                 ..
-            } => warn_if(total_ratio.get().max(active_ratio.get()) > UNEQUAL_RATIO),
+            } => {
+                let ratios = [Some(*total_ratio), Some(*active_ratio), *flops_ratio];
+                warn_if(ratios.iter().flatten().any(|it| it.get() > UNEQUAL_RATIO))
+            }
             Self::Kernels {
                 n_tensors,
                 failures,
@@ -337,15 +344,22 @@ impl fmt::Display for Finding {
                 non_embedding_ratio,
                 total_ratio,
                 active_ratio,
-            } => write!(
-                f,
-                "matching: parameters of {} differ {:.3}x without the embedding, {:.3}x with it, {:.3}x by those \
-                 that a token uses",
-                models.join(", "),
-                non_embedding_ratio.get(),
-                total_ratio.get(),
-                active_ratio.get()
-            ),
+                flops_ratio,
+            } => {
+                write!(
+                    f,
+                    "matching: parameters of {} differ {:.3}x without the embedding, {:.3}x with it, {:.3}x by those \
+                     that a token uses",
+                    models.join(", "),
+                    non_embedding_ratio.get(),
+                    total_ratio.get(),
+                    active_ratio.get()
+                )?;
+                match flops_ratio {
+                    Some(ratio) => write!(f, "; forward FLOPs a token {:.3}x", ratio.get()),
+                    None => Ok(()),
+                }
+            }
             Self::Kernels {
                 n_tensors,
                 failures,

@@ -137,7 +137,7 @@ pub enum Warning {
     },
     /// The models differ widely in a size that was not matched.
     UnequalSize {
-        /// The size: `total`, `active` or `flops`.
+        /// The size: parameters `total` or `active`, or `flops`, forward FLOPs a token without the head.
         basis: String,
         /// Largest over smallest.
         ratio: Finite,
@@ -260,11 +260,17 @@ impl fmt::Display for Warning {
                 "the weights in {} were given and not trained here: what they were trained on, this text perhaps, is not known",
                 path.display()
             ),
-            Self::UnequalSize { basis, ratio } => write!(
-                f,
-                "the models differ {:.1}x in {basis} size, which was not matched; read the comparison with that in mind",
-                ratio.get()
-            ),
+            Self::UnequalSize { basis, ratio } => {
+                let size = match basis.as_str() {
+                    "flops" => "FLOPs a token".to_owned(),
+                    basis => format!("{basis} size"),
+                };
+                write!(
+                    f,
+                    "the models differ {:.1}x in {size}, which was not matched; read the comparison with that in mind",
+                    ratio.get()
+                )
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::data::{Batches, Dataset};
 use crate::eval::audit;
 use crate::hardware::{self, DeviceChoice, Hardware, read};
 use crate::math::random::{Coordinate, Purpose, words};
-use crate::models::registry::{Architecture, ModelShape, ParameterCount, matched_shapes};
+use crate::models::registry::{Architecture, ModelShape, matched_shapes};
 use crate::models::weights::{self, Weight};
 use crate::models::{BatchShape, LanguageModel};
 use crate::results::{AuditCheck, AuditReport, AuditedWeights, Finding, Finite};
@@ -390,8 +390,8 @@ fn in_order<M: Module>(module: &M, gradients: &GradientsParams) -> Result<Vec<Ve
 }
 
 fn matching(shapes: &[ModelShape]) -> Finding {
-    let ratio = |size: fn(ParameterCount) -> usize| {
-        let sizes = shapes.iter().map(|shape| size(shape.parameters()) as f64);
+    let ratio = |size: fn(&ModelShape) -> usize| {
+        let sizes = shapes.iter().map(|shape| size(shape) as f64);
         let (min, max) = sizes.fold((f64::INFINITY, 0.0_f64), |(min, max), size| {
             (min.min(size), max.max(size))
         });
@@ -402,9 +402,10 @@ fn matching(shapes: &[ModelShape]) -> Finding {
             .iter()
             .map(|shape| shape.architecture.name().to_owned())
             .collect(),
-        non_embedding_ratio: ratio(|count| count.non_embedding),
-        total_ratio: ratio(|count| count.total),
-        active_ratio: ratio(|count| count.active),
+        non_embedding_ratio: ratio(|shape| shape.parameters().non_embedding),
+        total_ratio: ratio(|shape| shape.parameters().total),
+        active_ratio: ratio(|shape| shape.parameters().active),
+        flops_ratio: Some(ratio(ModelShape::matched_flops_per_token)),
     }
 }
 

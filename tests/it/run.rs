@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use bkbench::results::{AuditReport, AuditedWeights, Cell, Finite, Outcome, RunRecord, Warning};
+use bkbench::models::registry::{Architecture, matched_shapes};
+use bkbench::results::{
+    AuditCheck, AuditReport, AuditedWeights, Cell, Finding, Finite, Outcome, RunRecord, Warning,
+};
 use sha2::{Digest, Sha256};
 
 const TEXT: &str = concat!(
@@ -192,6 +195,26 @@ fn a_model_against_itself_starts_from_other_weights_and_reads_the_same_text() {
     assert!(replay.contains(" 0 differ,"), "{replay}");
     let resumed = bkbench(dir.path(), &format!("resume {name}"));
     assert!(resumed.contains("results: "), "{resumed}");
+}
+
+#[test]
+fn flops_that_were_not_matched_stand_in_audits_and_warnings() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = RunRecord::load(&run(dir.path(), "")).unwrap();
+    let models = [Architecture::ResNetBk, Architecture::Mamba];
+    let shapes = matched_shapes(&models, &record.config.model, 256).unwrap();
+    let [a, b] = [0, 1].map(|i| shapes[i].matched_flops_per_token() as f64);
+    let ratio = Finite::new(a.max(b) / a.min(b)).unwrap();
+    assert!(ratio.get() > 2.0, "{a} and {b}");
+    let basis = "flops".to_owned();
+    let warning = Warning::UnequalSize { basis, ratio };
+    assert!(record.warnings.contains(&warning), "{:?}", record.warnings);
+    let checks = record.audits.iter().flat_map(|audit| &audit.checks);
+    let matching = |check: &AuditCheck| match check.finding {
+        Finding::Matching { flops_ratio, .. } => flops_ratio,
+        _ => None,
+    };
+    assert_eq!(checks.filter_map(matching).next(), Some(ratio));
 }
 
 #[test]

@@ -83,7 +83,13 @@ impl Part {
         let counts: Vec<ParameterCount> = matched.iter().map(ModelShape::parameters).collect();
         let total: Vec<usize> = counts.iter().map(|count| count.total).collect();
         let active: Vec<usize> = counts.iter().map(|count| count.active).collect();
-        for (basis, sizes) in [("total", total), ("active", active)] {
+        let flops = matched.iter().map(ModelShape::matched_flops_per_token);
+        let bases = [
+            ("total", total),
+            ("active", active),
+            ("flops", flops.collect()),
+        ];
+        for (basis, sizes) in bases {
             if let (Some(&min), Some(&max)) = (sizes.iter().min(), sizes.iter().max())
                 && let Some(ratio) = Finite::new(max as f64 / min as f64)
                 && ratio.get() > UNEQUAL_RATIO
