@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use assert_cmd::Command;
 use bkbench::config::{Benchmark, Config, Fairness};
 use bkbench::quant::BitWidth;
 use bkbench::results::{
@@ -18,6 +17,7 @@ use crate::made_up::{
     self, GUIDE_LENGTHS, diverged, evaluation, finite, in_both_ways, noise, out_of_memory, trials,
     using_context, with_nll, with_outcome,
 };
+use crate::support::bkbench;
 
 /// Models a, b and the control at these lengths, all completed, both better than the control.
 fn longcontext(seq_lengths: &[usize], n_seeds: u64, n_steps: u64) -> RunRecord {
@@ -564,19 +564,7 @@ fn a_file_that_holds_no_claims_is_refused_by_line_or_claim() {
 // ---- the command ----
 
 fn stats(dir: &Path, line: &str) -> (Option<i32>, String, String) {
-    let mut command = Command::cargo_bin("bkbench").unwrap();
-    let output = command
-        .current_dir(dir)
-        .arg("stats")
-        .args(line.split_whitespace())
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    bkbench(dir, &format!("stats {line}"))
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use assert_cmd::Command;
 use bkbench::config::{Config, Fairness};
 use bkbench::results::{
     AbsentDataset, CellKey, Datasets, RunRecord, RunWriter, Warning, merge, problems,
@@ -10,6 +9,7 @@ use bkbench::results::{
 use serde_json::json;
 
 use crate::made_up::{changed, finite, leak, of_config, trials};
+use crate::support;
 
 fn shard(first_seed: u64, n_seeds: u64) -> RunRecord {
     let mut config = Config::resolve(Some("smoke"), None, toml::Table::new()).unwrap();
@@ -210,14 +210,9 @@ fn a_merged_run_is_a_run_like_any_other() {
         .each_ref()
         .map(|run| std::fs::read(run.join("result.json")).unwrap());
     let bkbench = |line: &str| {
-        let mut command = Command::cargo_bin("bkbench").unwrap();
-        command
-            .current_dir(dir.path())
-            .args(line.split_whitespace());
-        let output = command.output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{line}: {stderr}");
-        String::from_utf8(output.stdout).unwrap()
+        let (code, printed, said) = support::bkbench(dir.path(), line);
+        assert_eq!(code, Some(0), "{line}: {said}");
+        printed
     };
     let [a, b] = runs.each_ref().map(|run| run.display().to_string());
     let printed = bkbench(&format!("merge {a} {b}"));
@@ -265,20 +260,7 @@ name = \"cpu\"
 fn a_merged_run_is_replayed_and_says_where_its_checkpoints_are() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("settings.toml"), SETTINGS).unwrap();
-    let bkbench = |line: &str| {
-        let mut command = Command::cargo_bin("bkbench").unwrap();
-        let output = command
-            .current_dir(dir.path())
-            .args(line.split_whitespace())
-            .output()
-            .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (
-            output.status.code(),
-            text(output.stdout),
-            text(output.stderr),
-        )
-    };
+    let bkbench = |line: &str| support::bkbench(dir.path(), line);
     let folder = |printed: &str| {
         let mut lines = printed.lines();
         let folder = lines.find_map(|it| it.strip_prefix("results: "));

@@ -1,8 +1,24 @@
 //! Devices and data for the tests.
 
+use std::path::Path;
+
+use assert_cmd::Command;
 use bkbench::hardware::adapters::Class;
 use bkbench::hardware::{DeviceChoice, open_as};
 use burn::tensor::{DType, Device, Tensor, TensorData};
+
+/// Runs a command line of `bkbench` in a folder; its exit code and what it printed.
+pub(crate) fn bkbench(dir: &Path, line: &str) -> (Option<i32>, String, String) {
+    let mut command = Command::cargo_bin("bkbench").unwrap();
+    command.current_dir(dir).args(line.split_whitespace());
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
 
 /// The CPU backend.
 pub(crate) fn cpu() -> Device {
