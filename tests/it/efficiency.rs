@@ -55,6 +55,21 @@ fn a_shape_is_at_most_five_percent_under_its_budget_and_in_proportion() {
 }
 
 #[test]
+fn every_model_of_the_small_presets_has_a_shape_under_every_budget() {
+    for preset in ["smoke", "laptop"] {
+        let config = Config::resolve(Some(preset), None, toml::Table::new()).unwrap();
+        assert_eq!(config.efficiency.seq_len, SEQ_LEN);
+        for name in config.models.labels() {
+            let model = Architecture::parse(&name).unwrap();
+            for &budget in &config.efficiency.flops_budgets {
+                let fit = fit(model, &config.model, VOCAB, budget, forward).unwrap();
+                assert!(fit.is_within, "{preset}: {name} under {budget:e}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_nearest_shape_is_named_where_none_is_within_a_budget() {
     let config = ModelConfig::default();
     for model in [Architecture::ResNetBk, Architecture::Mamba] {
