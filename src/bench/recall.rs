@@ -89,7 +89,7 @@ impl Run<'_> {
             };
             return Ok(());
         }
-        let tokens_a_step = (PROTOCOL.batch_size * PROTOCOL.seq_len) as u64;
+        let mut n_tokens = 0;
         let (model, outcome) = train(
             shape,
             &self.config.model,
@@ -97,7 +97,8 @@ impl Run<'_> {
             seed,
             &self.hardware.device,
             &mut |step, loss| {
-                progress.step(step, loss, step * tokens_a_step);
+                n_tokens += (PROTOCOL.batch_size * PROTOCOL.sequences(step - 1).seq_len) as u64;
+                progress.step(step, loss, n_tokens);
                 if self.interrupt.requested() {
                     return Err(Error::Interrupted);
                 }

@@ -90,7 +90,8 @@ pub use problems::problems;
 pub use quantization::{AtWidth, ModelSize, QuantizationMetrics, Sensitivity, WidthSummary};
 pub use rates::{CopyMethod, CopyRate, MatmulRate, Rates, Timestamps, Timing, TimingMethod};
 pub use recall::{
-    RecallBucket, RecallKey, RecallProtocol, RecallResult, RecallVerdict, ShuffledControl,
+    RecallBucket, RecallKey, RecallProtocol, RecallResult, RecallSequences, RecallVerdict,
+    ShuffledControl,
 };
 pub use record::{
     Files, PROTOCOL_VERSION, Provenance, ResultsFile, Resumption, RunRecord, SCHEMA_VERSION, Shard,

@@ -25,14 +25,37 @@ pub struct RecallProtocol {
     pub n_steps: u64,
     /// Sequences a step.
     pub batch_size: usize,
-    /// Tokens of a training sequence.
-    pub seq_len: usize,
-    /// Queries of a training sequence.
-    pub n_queries: usize,
+    /// Those of most steps: what belongs together takes many steps to learn, and lies near in them.
+    pub short: RecallSequences,
+    /// Those of every [`long_every`](Self::long_every)th step: what they teach is to keep it.
+    pub long: RecallSequences,
+    /// Steps from one on long sequences to the next.
+    pub long_every: u64,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Sequences measured; each is asked for each of its pairs at every distance.
     pub n_sequences: usize,
+}
+
+/// The training sequences of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecallSequences {
+    /// Tokens of each.
+    pub seq_len: usize,
+    /// Queries of each.
+    pub n_queries: usize,
+}
+
+impl RecallProtocol {
+    /// Those of `step`, counted from 0.
+    pub fn sequences(&self, step: u64) -> RecallSequences {
+        if (step + 1).is_multiple_of(self.long_every) {
+            self.long
+        } else {
+            self.short
+        }
+    }
 }
 
 /// One model, trained on the probe's task from one seed.

@@ -14,7 +14,7 @@ use bkbench::models::{BatchShape, LanguageModel, weights};
 use bkbench::report;
 use bkbench::results::{
     Finite, Outcome, Parameters, RecallBucket, RecallKey, RecallProtocol, RecallResult,
-    RecallVerdict, ShuffledControl,
+    RecallSequences, RecallVerdict, ShuffledControl,
 };
 use bkbench::train::{Objective, Sequences, segments};
 
@@ -23,8 +23,15 @@ use crate::{made_up, support};
 const TINY: RecallProtocol = RecallProtocol {
     n_steps: 3,
     batch_size: 2,
-    seq_len: 40,
-    n_queries: 8,
+    short: RecallSequences {
+        seq_len: 32,
+        n_queries: 8,
+    },
+    long: RecallSequences {
+        seq_len: 40,
+        n_queries: 8,
+    },
+    long_every: 2,
     learning_rate: 1e-2,
     n_sequences: 5,
 };
@@ -42,21 +49,21 @@ fn shape(architecture: Architecture) -> ModelShape {
 
 #[test]
 fn every_answer_is_the_value_beside_its_key_and_appears_nowhere_else() {
-    for step in [0, 1, 1999] {
+    for (step, expected) in [
+        (0, PROTOCOL.short),
+        (7, PROTOCOL.long),
+        (15_998, PROTOCOL.short),
+    ] {
+        let RecallSequences { seq_len, n_queries } = PROTOCOL.sequences(step.into());
+        assert_eq!((seq_len, n_queries), (expected.seq_len, expected.n_queries));
         let batch = Batch::draw(42, step, &PROTOCOL);
-        assert_eq!(batch.inputs.len(), PROTOCOL.batch_size * PROTOCOL.seq_len);
-        assert_eq!(
-            batch.queries.len(),
-            PROTOCOL.batch_size * PROTOCOL.n_queries
-        );
+        assert_eq!(batch.inputs.len(), PROTOCOL.batch_size * seq_len);
+        assert_eq!(batch.queries.len(), PROTOCOL.batch_size * n_queries);
         let mut scored = vec![false; batch.inputs.len()];
         let mut asked: BTreeMap<(usize, u32), usize> = BTreeMap::new();
         for (&query, &answer) in batch.queries.iter().zip(&batch.answers) {
-            let (row, position) = (
-                query as usize / PROTOCOL.seq_len,
-                query as usize % PROTOCOL.seq_len,
-            );
-            let sequence = &batch.inputs[row * PROTOCOL.seq_len..][..PROTOCOL.seq_len];
+            let (row, position) = (query as usize / seq_len, query as usize % seq_len);
+            let sequence = &batch.inputs[row * seq_len..][..seq_len];
             let key = sequence[position];
             let places: Vec<usize> = (0..PAIRS_LEN).filter(|&i| sequence[i] == key).collect();
             assert_eq!(places.len(), 1, "key {key} stands once among the pairs");
@@ -71,11 +78,11 @@ fn every_answer_is_the_value_beside_its_key_and_appears_nowhere_else() {
             );
             *asked.entry((row, key)).or_default() += 1;
         }
-        let each = PROTOCOL.n_queries / N_PAIRS;
+        let each = n_queries / N_PAIRS;
         assert!(asked.len() == PROTOCOL.batch_size * N_PAIRS && asked.values().all(|&n| n == each));
         // Behind the pairs there is filler and queried keys alone: no value that could give an answer away.
         for (i, &token) in batch.inputs.iter().enumerate() {
-            let behind = i % PROTOCOL.seq_len >= PAIRS_LEN;
+            let behind = i % seq_len >= PAIRS_LEN;
             assert!(!behind || token == FILLER || (scored[i] && token >= N_SYMBOLS as u32));
         }
     }

@@ -14,7 +14,8 @@ use crate::hardware::read;
 use crate::models::registry::ModelShape;
 use crate::models::{BatchShape, BlockState, Dropout, LanguageModel};
 use crate::results::{
-    DivergenceCause, Finite, Outcome, RecallBucket, RecallProtocol, ShuffledControl,
+    DivergenceCause, Finite, Outcome, RecallBucket, RecallProtocol, RecallSequences,
+    ShuffledControl,
 };
 use crate::stats;
 use crate::train::{Objective, learning_rate, optimiser};
@@ -23,22 +24,29 @@ use task::{Batch, FILLER, N_PAIRS, N_SYMBOLS, PAIRS_LEN, Pairs};
 
 /// The training and the measurement of every model of every run.
 pub const PROTOCOL: RecallProtocol = RecallProtocol {
-    n_steps: 2000,
-    batch_size: 32,
-    seq_len: 256,
-    n_queries: 64,
-    learning_rate: 1e-2,
+    n_steps: 16_000,
+    batch_size: 16,
+    short: RecallSequences {
+        seq_len: 32,
+        n_queries: 8,
+    },
+    long: RecallSequences {
+        seq_len: 256,
+        n_queries: 64,
+    },
+    long_every: 8,
+    learning_rate: 3e-3,
     n_sequences: 25,
 };
 /// Tokens that go through the model at once on the way to a far query.
 const TOKENS_AT_ONCE: usize = 4096;
 
 /// Distances measured: the powers of two from the first at which every query lies behind the pairs up to `longest`,
-/// and at least all those below the training length.
+/// and at least all those below the longer training length.
 pub fn distances(protocol: &RecallProtocol, longest: usize) -> Vec<usize> {
     let powers = (PAIRS_LEN.ilog2()..usize::BITS).map(|k| 1 << k);
     powers
-        .take_while(|&distance| distance < protocol.seq_len || distance <= longest)
+        .take_while(|&distance| distance < protocol.long.seq_len || distance <= longest)
         .collect()
 }
 
@@ -63,14 +71,14 @@ pub fn train(
         learning_rate: protocol.learning_rate,
         ..TrainConfig::default()
     };
-    let batch_shape = BatchShape {
-        batch: protocol.batch_size,
-        seq_len: protocol.seq_len,
-    };
     let mut trained = LanguageModel::new(shape, seed, &device.clone().autodiff());
     let mut optimiser = optimiser::adamw(&trained, &config, optimiser::Decay::Standard);
     for step in 0..protocol.n_steps {
         let batch = Batch::draw(seed, step as u32, protocol);
+        let batch_shape = BatchShape {
+            batch: protocol.batch_size,
+            seq_len: protocol.sequences(step).seq_len,
+        };
         let objective = Objective {
             dropout: Dropout::NONE,
             ..Objective::new(model, &config, seed, step)
@@ -99,7 +107,7 @@ pub fn train(
 pub struct Recalled {
     /// Accuracy by distance.
     pub buckets: Vec<RecallBucket>,
-    /// Mean accuracy over the distances below the training length; absent where none was measured.
+    /// Mean accuracy over the distances below the longer training length; absent where none was measured.
     pub trained_accuracy: Option<Finite>,
     /// Its answers at all distances held against the values of sequences that it was not shown.
     pub shuffled: ShuffledControl,
@@ -147,7 +155,7 @@ pub fn measure(
     }
     let trained: Vec<f64> = buckets
         .iter()
-        .filter(|bucket| bucket.distance < protocol.seq_len)
+        .filter(|bucket| bucket.distance < protocol.long.seq_len)
         .map(|bucket| bucket.accuracy.get())
         .collect();
     let nothing_asked = || Error::CheckFailed("the recall probe was given no distance".into());

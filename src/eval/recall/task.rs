@@ -8,7 +8,7 @@
 //! pair alone gives the answer. A query always follows filler, in training as in the measurement.
 
 use crate::math::random::{Coordinate, Purpose, permutation, words};
-use crate::results::RecallProtocol;
+use crate::results::{RecallProtocol, RecallSequences};
 
 /// Different keys, and different values.
 pub const N_SYMBOLS: usize = 64;
@@ -93,12 +93,8 @@ impl Batch {
     /// The batch of `step`. The queries are spread at random over the odd positions behind the pairs, and every pair
     /// is asked for equally often, up to one time.
     pub fn draw(seed: u64, step: u32, protocol: &RecallProtocol) -> Self {
-        let RecallProtocol {
-            batch_size,
-            seq_len,
-            n_queries,
-            ..
-        } = *protocol;
+        let batch_size = protocol.batch_size;
+        let RecallSequences { seq_len, n_queries } = protocol.sequences(step.into());
         let mut batch = Self {
             inputs: Vec::with_capacity(batch_size * seq_len),
             queries: Vec::with_capacity(batch_size * n_queries),
