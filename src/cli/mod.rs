@@ -97,6 +97,15 @@ enum Command {
 
 /// Parses the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
+    // As in `bkbench stats RUN | head`: where nobody reads on, the process ends as others do, with the status of the signal.
+    #[cfg(unix)]
+    {
+        use signal_hook::{consts::SIGPIPE, flag};
+        let always = std::sync::Arc::new(true.into());
+        if let Err(error) = flag::register_conditional_shutdown(SIGPIPE, 128 + SIGPIPE, always) {
+            eprintln!("warning: a closed pipe will be an error: {error}");
+        }
+    }
     let cli = Cli::parse_from(std::env::args_os().map(with_hyphens));
     let done = match &cli.command {
         Command::Run(args) => run::run(args, cli.quiet),

@@ -3,7 +3,7 @@
 //! wgpu failures travel silently with the tensors: a sync says `Ok`, and the error, or a panic on burn's
 //! device thread, comes at the read. Everything that reads goes through here and gets a [`Result`].
 
-use burn::tensor::{Element, Int, Tensor, TensorData};
+use burn::tensor::{Element, Tensor, TensorData};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::units::Bytes;

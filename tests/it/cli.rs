@@ -343,3 +343,19 @@ fn both_shapes_of_results_are_drawn_in_every_format() {
     let line = format!("plot stability --results_file {folder} --output a.gif");
     assert!(refused_in(dir.path(), &line).contains(".svg, .png or .pdf"));
 }
+
+/// As in `bkbench data list | head`.
+#[test]
+#[cfg(unix)]
+fn a_reader_that_has_gone_ends_the_process_without_a_panic() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = std::process::Command::new(assert_cmd::cargo::cargo_bin("bkbench"))
+        .args(["data", "list"])
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), &*stderr), (Some(141), ""));
+}
