@@ -39,14 +39,12 @@ pub(super) fn remarks(record: &RunRecord) -> [String; 2] {
 
 /// The ratio of FLOPs in a sentence, or why there is none.
 pub(super) fn ratio(record: &RunRecord) -> String {
-    match &record.efficiency_ratio {
-        Some(ratio) => format!("{}.", ratio_in_words(ratio)),
-        None => {
-            let why = why_no_efficiency_ratio(record);
-            let why = why.map_or(String::new(), |why| format!(": {why}"));
-            format!("No efficiency ratio{why}.")
-        }
+    if let Some(ratio) = &record.efficiency_ratio {
+        return format!("{}.", ratio_in_words(ratio));
     }
+    let why = why_no_efficiency_ratio(record);
+    let why = why.map_or(String::new(), |why| format!(": {why}"));
+    format!("No efficiency ratio{why}.")
 }
 
 /// One row a budget and model.

@@ -138,12 +138,12 @@ fn summary(
     width: BitWidth,
     completed: &[Option<&QuantizationMetrics>],
 ) -> WidthSummary {
-    let at = |metrics: &Option<&QuantizationMetrics>| -> Option<(AtWidth, AtWidth)> {
-        let widths = &metrics.as_ref()?.widths;
+    let at = |metrics: Option<&QuantizationMetrics>| -> Option<(AtWidth, AtWidth)> {
+        let widths = &metrics?.widths;
         let find = |width| widths.iter().find(|at| at.width == width).cloned();
         Some((find(BitWidth::Fp32)?, find(width)?))
     };
-    let pairs: Option<Vec<(AtWidth, AtWidth)>> = completed.iter().map(at).collect();
+    let pairs: Option<Vec<(AtWidth, AtWidth)>> = completed.iter().copied().map(at).collect();
     let over_seeds = |value: fn(Pair<'_>) -> Option<f64>| {
         // All or nothing: a mean that leaves out a seed would not say so.
         let values: Option<Vec<f64>> = pairs.as_ref()?.iter().map(|(a, b)| value((a, b))).collect();

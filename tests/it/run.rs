@@ -209,12 +209,12 @@ fn flops_that_were_not_matched_stand_in_audits_and_warnings() {
     let basis = "flops".to_owned();
     let warning = Warning::UnequalSize { basis, ratio };
     assert!(record.warnings.contains(&warning), "{:?}", record.warnings);
-    let checks = record.audits.iter().flat_map(|audit| &audit.checks);
+    let mut checks = record.audits.iter().flat_map(|audit| &audit.checks);
     let matching = |check: &AuditCheck| match check.finding {
         Finding::Matching { flops_ratio, .. } => flops_ratio,
         _ => None,
     };
-    assert_eq!(checks.filter_map(matching).next(), Some(ratio));
+    assert_eq!(checks.find_map(matching), Some(ratio));
 }
 
 #[test]
