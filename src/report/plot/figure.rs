@@ -171,9 +171,13 @@ impl Figure {
 
     fn draw_legend(&self, root: &Area<'_>) -> Drawn {
         const SIZE_OF_TEXT: f64 = 14.0;
-        let y = 82;
-        let mut x = MARGIN;
+        let (mut x, mut y) = (MARGIN, 82);
         for key in &self.legend {
+            // The font's letters are a little narrower than half their size on average.
+            let width = 36 + (key.label.chars().count() as f64 * SIZE_OF_TEXT * 0.5) as i32;
+            if x > MARGIN && x + width > SIZE.0.cast_signed() - MARGIN {
+                (x, y) = (MARGIN, y + 22);
+            }
             match key.sample {
                 Sample::Line => {
                     root.draw(&PathElement::new(
@@ -201,8 +205,7 @@ impl Figure {
                 }
             }
             text(root, &key.label, (x + 36, y - 8), SIZE_OF_TEXT, BLACK)?;
-            // The font's letters are a little narrower than half their size on average.
-            x += 36 + (key.label.chars().count() as f64 * SIZE_OF_TEXT * 0.5) as i32 + 26;
+            x += width + 26;
         }
         Ok(())
     }
