@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Cell, Evaluation, Finite, Outcome};
+use crate::config::Benchmark;
 use crate::quant::BitWidth;
 use crate::stats::Estimate;
 use crate::units::Bytes;
@@ -112,7 +113,8 @@ pub(super) fn summarise(cells: &[Cell]) -> Vec<WidthSummary> {
         // Weights without a finite loss completed, and were not packed.
         let completed: Vec<Option<&QuantizationMetrics>> = cells
             .iter()
-            .filter(|cell| cell.model == model && cell.outcome == Outcome::Completed)
+            .filter(|cell| cell.benchmark == Benchmark::Quantization && cell.model == model)
+            .filter(|cell| cell.outcome == Outcome::Completed)
             .map(|cell| cell.quantization.as_ref())
             .collect();
         let first = completed.iter().flatten().next();
