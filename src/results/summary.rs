@@ -59,7 +59,7 @@ pub struct Summary {
     /// Held-out loss, nats per token, minus that of [`NO_CONTEXT`] at this length, paired by seed; absent for that model
     /// itself, unless every seed of both was evaluated, and for one seed.
     pub against_no_context: Option<PairedT>,
-    /// Its p by Holm's procedure over the tests of all models and settings of the run: the one that decides. Absent for a
+    /// Its p by Holm's procedure over the tests of all models and settings of the benchmark: the one that decides. Absent for a
     /// model that sees the tokens it predicts, which is in no test.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub against_no_context_p_holm: Option<f64>,
@@ -84,19 +84,22 @@ impl Summary {
     }
 }
 
-/// Adjusts the tests against the control over all models and settings of a record, models that are not causal left out.
+/// Adjusts the tests against the control over all models and settings of each benchmark, models that are not causal left
+/// out. Benchmarks apart, for each is looked at alone, too ([`RunRecord::only`]).
 pub(super) fn adjust(record: &mut RunRecord) {
     let mut summaries = std::mem::take(&mut record.summaries);
-    let (tested, p): (Vec<&mut Summary>, Vec<f64>) = summaries
-        .iter_mut()
-        .filter(|summary| record.is_causal(&summary.model))
-        .filter_map(|summary| {
-            let p = summary.against_no_context?.p;
-            Some((summary, p))
-        })
-        .unzip();
-    for (summary, p) in tested.into_iter().zip(stats::holm(&p)) {
-        summary.against_no_context_p_holm = Some(p);
+    for &benchmark in &record.config.benchmarks {
+        let (tested, p): (Vec<&mut Summary>, Vec<f64>) = summaries
+            .iter_mut()
+            .filter(|summary| summary.benchmark == benchmark && record.is_causal(&summary.model))
+            .filter_map(|summary| {
+                let p = summary.against_no_context?.p;
+                Some((summary, p))
+            })
+            .unzip();
+        for (summary, p) in tested.into_iter().zip(stats::holm(&p)) {
+            summary.against_no_context_p_holm = Some(p);
+        }
     }
     record.summaries = summaries;
 }
